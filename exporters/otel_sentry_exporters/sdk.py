@@ -1,0 +1,43 @@
+"""Through the sentry-sdk client: its queue, transport, rate limits, callbacks and client
+reports."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import sentry_sdk
+from sentry_sdk.scope import use_isolation_scope, use_scope
+
+if TYPE_CHECKING:
+    from otel_sentry_asgi.export import Clean, Exporter, Origin, Transaction
+
+
+class SdkExporter:
+    """Gives transactions to `sentry_sdk.capture_event` with the scopes of their request in force.
+
+    So the scope's data and event processors, `before_send_transaction`, the event scrubber and
+    the transport of the client apply, whichever client is active at that moment.
+    """
+
+    def export(self, transaction: Clean[Transaction], origin: Origin) -> None:
+        """Queue the transaction in the client's transport."""
+        event: Any = transaction.payload
+        with ExitStack() as stack:
+            if origin.isolation_scope is not None:
+                stack.enter_context(use_isolation_scope(origin.isolation_scope))
+            if origin.current_scope is not None:
+                stack.enter_context(use_scope(origin.current_scope))
+            sentry_sdk.capture_event(event)
+
+    def force_flush(self, timeout: float) -> bool:
+        """Wait for the client's transport. sentry-sdk does not tell whether it got done."""
+        sentry_sdk.flush(timeout=timeout)
+        return True
+
+    def shutdown(self) -> None:
+        """Nothing: the client belongs to the application."""
+
+
+if TYPE_CHECKING:
+    _: type[Exporter] = SdkExporter

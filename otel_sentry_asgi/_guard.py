@@ -1,0 +1,53 @@
+"""The one place where our own failures stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+
+logger = logging.getLogger("otel_sentry_asgi")
+
+_reported: set[str] = set()
+
+
+def log_once(where: str, error: BaseException) -> None:
+    """Log the failure with its traceback the first time *where* fails, at debug level after
+    that."""
+    if where in _reported:
+        logger.debug("%s failed again", where, exc_info=error)
+        return
+    _reported.add(where)
+    logger.warning("%s failed; the application is not affected", where, exc_info=error)
+
+
+on_failure: Callable[[str, BaseException], None] = log_once
+"""Called with the place and the error. Tests replace it with one that raises."""
+
+
+class contained:
+    """Keep what fails inside the block away from the application.
+
+    A class and not a generator: it stands on the path of every span, where that is four times
+    cheaper. What is no `Exception` (exits, cancellation) passes.
+    """
+
+    __slots__ = ("_where",)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        """Swallow an `Exception` after telling `on_failure` of it."""
+        if not isinstance(error, Exception):
+            return False
+        on_failure(self._where, error)
+        return True

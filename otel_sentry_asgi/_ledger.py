@@ -1,0 +1,116 @@
+"""Which exceptions have been seen: by identity, since one object is one issue.
+
+Most exceptions cannot be weakly referenced (the built-in types), and a strong reference keeps
+the locals of all its frames alive, so those are forgotten after `KEPT_FOR` seconds, and the
+oldest when there are more than `MAX_KEPT`.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from opentelemetry.trace import SpanContext
+
+KEPT_FOR = 10.0
+"""Seconds. Servers log an exception that left the application at once; daphne within a second."""
+
+MAX_KEPT = 1_024
+
+
+@dataclass(slots=True)
+class _Entry:
+    get: Callable[[], BaseException | None]
+    until: float
+    span: SpanContext | None = None
+    reported: bool = False
+
+
+class Ledger:
+    """Remembers exceptions: the span that recorded each first, and whether it has been reported."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+
+    def note(self, error: BaseException, span: SpanContext) -> None:
+        """Remember the first, that is the innermost, span that recorded *error*."""
+        entry = self._entry(error)
+        if entry.span is None:
+            entry.span = span
+
+    def span_of(self, error: BaseException) -> SpanContext | None:
+        """The span on which *error*, or for a group one of its members, was recorded first."""
+        for member in _members(error):
+            entry = self._find(member)
+            if entry is not None and entry.span is not None:
+                return entry.span
+        return None
+
+    def claim(self, error: BaseException) -> bool:
+        """True for the first caller only. A group is reported when all its members have been."""
+        members = list(_members(error))
+        fresh = [member for member in members if not self._is_reported(member)]
+        leaves = [member for member in fresh if not _is_group(member)]
+        for member in fresh:
+            self._entry(member).reported = True
+        return bool(leaves) if len(members) > 1 else bool(fresh)
+
+    def is_reported(self, error: BaseException) -> bool:
+        """Whether somebody has claimed *error*."""
+        return self._is_reported(error)
+
+    def expire(self, now: float) -> float | None:
+        """Forget what is too old; return when to call again, None if nothing is left."""
+        while self._entries:
+            key, entry = next(iter(self._entries.items()))
+            if entry.until > now and len(self._entries) <= MAX_KEPT:
+                return entry.until
+            self._entries.pop(key, None)
+        return None
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
+    def _is_reported(self, error: BaseException) -> bool:
+        entry = self._find(error)
+        return entry is not None and entry.reported
+
+    def _find(self, error: BaseException) -> _Entry | None:
+        entry = self._entries.get(id(error))
+        return entry if entry is not None and entry.get() is error else None
+
+    def _entry(self, error: BaseException) -> _Entry:
+        entry = self._find(error)
+        if entry is None:
+            now = self._clock()
+            entry = _Entry(_reference(error), now + KEPT_FOR)
+            self._entries.pop(id(error), None)
+            self._entries[id(error)] = entry
+            self.expire(now)
+        return entry
+
+
+def _reference(error: BaseException) -> Callable[[], BaseException | None]:
+    try:
+        return weakref.ref(error)
+    except TypeError:
+        return lambda: error
+
+
+def _is_group(error: BaseException) -> bool:
+    return isinstance(getattr(error, "exceptions", None), tuple)
+
+
+def _members(error: BaseException) -> Iterator[BaseException]:
+    """*error*, and what an exception group holds, at any depth."""
+    yield error
+    nested = getattr(error, "exceptions", None)
+    if isinstance(nested, tuple):
+        for member in nested:
+            if isinstance(member, BaseException):
+                yield from _members(member)

@@ -1,0 +1,92 @@
+"""The state of one request, or of one unit of work that is no request.
+
+An exchange is found through a context variable, so whatever the application starts (tasks,
+threads that carry the context) belongs to it for as long as it runs, also after the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, SpanKind
+
+from otel_sentry_asgi._model import Data, ErrorEvent
+from otel_sentry_asgi._translate.request import route_in, to_request
+from otel_sentry_asgi._translate.segment import RequestFacts
+from otel_sentry_asgi.sampling import Decision
+
+
+@dataclass(slots=True)
+class Held:
+    """An error event that waits for the end of its exchange: the exception may yet turn out
+    unhandled."""
+
+    error: BaseException
+    event: ErrorEvent
+    hint: Data
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """What was current before a unit of work began."""
+
+    fork: Any
+    isolation_scope: Any
+    exchange: Exchange | None
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request (with its ASGI scope) or one local root outside of any request (without)."""
+
+    sentry_scope: Any
+    """Sentry's isolation scope: what the application sets on it belongs to this exchange only."""
+    current_scope: Any = None
+    asgi_scope: MutableMapping[str, Any] | None = None
+    current: SpanContext | None = None
+    """The span that errors without one of their own are linked to."""
+    root: ReadableSpan | None = None
+    """The local root that holds the work: of several server spans the innermost."""
+    status_code: int | None = None
+    finished: bool = False
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    """By trace id. A request can have two traces when two layers start a server span."""
+    unsampled: int = 0
+    held: list[Held] = field(default_factory=list)
+    previous: Previous | None = None
+    """Of a unit of work that is no request: what to restore when its root ends."""
+
+    @property
+    def is_request(self) -> bool:
+        """Whether an ASGI layer of ours made it."""
+        return self.asgi_scope is not None
+
+    def takes(self, span: ReadableSpan) -> bool:
+        """Whether the local root *span* belongs to this exchange and needs none of its own."""
+        if span.kind not in (SpanKind.SERVER, SpanKind.CONSUMER):
+            return True
+        return self.is_request and not self.finished and span.kind is SpanKind.SERVER
+
+    def request(self) -> Data | None:
+        """The request as it came, not cleaned."""
+        return to_request(self.asgi_scope) if self.asgi_scope is not None else None
+
+    def facts(self) -> RequestFacts:
+        """What a transaction takes from the request."""
+        scope: Mapping[str, Any] | None = self.asgi_scope
+        if scope is None:
+            return RequestFacts()
+        return RequestFacts(
+            request=to_request(scope),
+            route=route_in(scope),
+            websocket=scope.get("type") == "websocket",
+            status_code=self.status_code,
+        )
+
+
+current_exchange: ContextVar[Exchange | None] = ContextVar("otel_sentry_exchange", default=None)
+"""The exchange that the running code belongs to."""

@@ -1,0 +1,108 @@
+"""Our own settings. What Sentry's client already decides (rates, PII, limits) is not repeated
+here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+ERROR_MODES = ("unhandled", "recorded", "all")
+
+_PREFIX = "OTEL_SENTRY_"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used. The message names both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the bridge behaves. All durations are in seconds, all sizes are counts of spans."""
+
+    settle: float = 0.05
+    """How long a segment is kept open after its root and its request have ended."""
+
+    linger: float = 1.0
+    """How long a segment is kept open at most after its root has ended while the request still
+    runs (background tasks). What ends later is sent as a follow-up transaction of the same
+    trace."""
+
+    max_age: float = 300.0
+    """After this time without an ended span, the finished children of a root that is still open
+    are sent without it."""
+
+    max_spans: int = 1_000
+    """Child spans of one transaction. The earliest are kept, the rest is counted as lost
+    (sentry-sdk's own limit, `max_spans`)."""
+
+    max_queue: int = 50_000
+    """Ended spans that wait for the worker. Beyond it they are counted as lost."""
+
+    max_buffered: int = 100_000
+    """Ended spans that wait for their root. Beyond it they are counted as lost."""
+
+    keep_asgi_spans: bool = False
+    """Send the `http send` and `http receive` spans of OTel's ASGI middleware, too."""
+
+    errors: str = "recorded"
+    """Which exceptions become issues: `unhandled` (left the application or the root span),
+    `recorded` (also what the application recorded with `record_exception`), or `all` (also what
+    left an inner span and was dealt with further up)."""
+
+    sensitive_terms: tuple[str, ...] = ()
+    """Further terms: a key that contains one, in any case, has its value replaced by
+    `[Filtered]`."""
+
+    def __post_init__(self) -> None:
+        for name in ("settle", "linger"):
+            _require(self, name, lambda value: value >= 0, "at least 0 seconds")
+        _require(self, "max_age", lambda value: value > 0, "more than 0 seconds")
+        for name in ("max_spans", "max_queue", "max_buffered"):
+            _require(self, name, lambda value: value >= 1, "at least 1")
+        _require(self, "errors", lambda value: value in ERROR_MODES, f"one of {ERROR_MODES}")
+        terms: Any = self.sensitive_terms
+        if isinstance(terms, str) or not all(isinstance(term, str) and term for term in terms):
+            msg = f"sensitive_terms must be a sequence of non-empty strings, not {terms!r}"
+            raise SettingsError(msg)
+        object.__setattr__(self, "sensitive_terms", tuple(term.lower() for term in terms))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **given: Any) -> Settings:
+        """Settings from `OTEL_SENTRY_<NAME>` variables; what is *given* wins over them."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = _PREFIX + field.name.upper()
+            text = environ.get(variable, "").strip()
+            if text and field.name not in given:
+                values[field.name] = _parse(variable, text, type(field.default))
+        return cls(**values, **given)
+
+
+def _require(settings: Settings, name: str, holds: Callable[[Any], bool], expected: str) -> None:
+    value: Any = getattr(settings, name)
+    if isinstance(value, bool) or not _holds(holds, value):
+        msg = f"{name} must be {expected}, not {value!r}"
+        raise SettingsError(msg)
+
+
+def _holds(holds: Callable[[Any], bool], value: object) -> bool:
+    try:
+        return holds(value)
+    except TypeError:
+        return False
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _parse(variable: str, text: str, kind: type) -> Any:
+    try:
+        if kind is bool:
+            return _BOOLEANS[text.lower()]
+        if kind is tuple:
+            return tuple(term.strip() for term in text.split(",") if term.strip())
+        return kind(text)
+    except (KeyError, ValueError):
+        msg = f"{variable} must be a {kind.__name__}, not {text!r}"
+        raise SettingsError(msg) from None

@@ -1,0 +1,24 @@
+"""Counters of what came, what went, and what was lost why."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+
+class Stats:
+    """Named counters. Names are stable; `lost.<reason>` uses Sentry's discard reasons."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str, quantity: int = 1) -> None:
+        """Count *quantity* more of *name*."""
+        with self._lock:
+            self._counts[name] += quantity
+
+    def snapshot(self) -> dict[str, int]:
+        """The counts so far."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))

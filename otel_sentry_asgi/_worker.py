@@ -1,0 +1,133 @@
+"""The bounded queue and the thread that drains it.
+
+The request path appends to a deque and, at most, sets an event; everything else happens here.
+The thread is started by the first item and again after a fork. It sleeps without a timeout while
+nothing waits, and is woken only then: under load it wakes by its own deadline and takes what has
+gathered.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from otel_sentry_asgi._guard import contained
+
+Item = tuple[Any, ...]
+Turn = Callable[[list[Item], bool], float | None]
+"""Called with what has gathered and whether to flush; returns when to be called again (monotonic
+seconds), or None."""
+
+
+SOON = 0.1
+"""Seconds. A thread that wakes by itself within this time is not woken."""
+
+
+class Worker:
+    """Calls *turn* on a thread of its own, one call at a time."""
+
+    def __init__(self, turn: Turn, *, max_queue: int) -> None:
+        self._turn = turn
+        self._max_queue = max_queue
+        self._queue: deque[Item] = deque()
+        self._thread: threading.Thread | None = None
+        self._idle = True
+        self.reset()
+
+    def put(self, item: Item, *, wake: bool) -> bool:
+        """Queue an item, False if there is no room; with *wake* see to it that the thread looks."""
+        if len(self._queue) >= self._max_queue:
+            return False
+        self._queue.append(item)
+        if wake:
+            self.wake()
+        return True
+
+    def wake(self) -> None:
+        """Let the thread look at the queue, if it is not going to by itself."""
+        if self._thread is None:
+            self._start()
+        if self._idle:
+            self._idle = False
+            self._wakeup.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Have everything that was queued before the call taken and flushed; False on timeout."""
+        with self._condition:
+            self._wanted += 1
+            wanted = self._wanted
+        self.wake()
+        self._wakeup.set()
+        if self._thread is None:
+            self._one_turn()
+        with self._condition:
+            return self._condition.wait_for(lambda: self._flushed >= wanted, timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Flush, then end the thread. What is queued later starts it again."""
+        flushed = self.flush(timeout)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stopping.set()
+            self._wakeup.set()
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+        return flushed
+
+    def reset(self) -> None:
+        """Begin with nothing: in a forked child there is no thread, and the items are the
+        parent's."""
+        self._queue = deque()
+        self._wakeup = threading.Event()
+        self._stopping = threading.Event()
+        self._condition = threading.Condition()
+        self._start_lock = threading.Lock()
+        self._thread = None
+        self._idle = True
+        self._wanted = 0
+        self._flushed = 0
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._thread is not None:
+                return
+            self._stopping = threading.Event()
+            thread = threading.Thread(
+                target=self._run, args=(self._stopping,), name="otel-sentry-asgi", daemon=True
+            )
+            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError:
+                # The interpreter is shutting down and starts no threads; `flush` does the work
+                # itself.
+                self._thread = None
+
+    def _run(self, stopping: threading.Event) -> None:
+        due: float | None = None
+        while not stopping.is_set():
+            self._idle = due is None or due - time.monotonic() > SOON
+            if not self._queue or due is not None:
+                self._wakeup.wait(None if due is None else max(0.0, due - time.monotonic()))
+            self._wakeup.clear()
+            self._idle = False
+            due = self._one_turn()
+
+    def _one_turn(self) -> float | None:
+        with self._condition:
+            wanted = self._wanted
+        flush = wanted > self._flushed
+        items = []
+        while self._queue:
+            items.append(self._queue.popleft())
+        due: float | None = None
+        with contained("worker"):
+            due = self._turn(items, flush)
+        if flush:
+            with self._condition:
+                self._flushed = wanted
+                self._condition.notify_all()
+        return due

@@ -1,0 +1,46 @@
+"""The protocol of exporters: where cleaned payloads go.
+
+An exporter is any object with these methods. It may be registered under the entry-point group
+`otel_sentry_exporters`, or passed to `instrument(exporter=...)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, TraceContext, Transaction
+from otel_sentry_asgi._policy import Clean
+
+__all__ = [
+    "Clean",
+    "Data",
+    "ErrorEvent",
+    "Exporter",
+    "Origin",
+    "SpanPayload",
+    "TraceContext",
+    "Transaction",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a payload comes from: the Sentry scopes of its request, None where there was none."""
+
+    isolation_scope: Any = None
+    current_scope: Any = None
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Takes what may leave. Called from one thread at a time; never from the event loop."""
+
+    def export(self, transaction: Clean[Transaction], origin: Origin) -> None:
+        """Send a transaction. May raise; the caller contains and counts it."""
+
+    def force_flush(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds until everything is sent; False if it was not."""
+
+    def shutdown(self) -> None:
+        """Release what the exporter holds. Never closes what the application set up."""

@@ -1,0 +1,240 @@
+"""Set-up: `instrument()` adds the bridge to what the application has, `uninstrument()` takes it
+away.
+
+The instrumentor is the only thing in the package that wraps anything: OTel's ASGI middlewares,
+so that applications need no edit, and sentry-sdk's own ASGI layer, in whose place ours runs. It
+does so with wrapt, through OTel's `BaseInstrumentor`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Collection
+from typing import Any
+
+import wrapt
+from opentelemetry import trace
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
+from opentelemetry.instrumentation.utils import unwrap
+from opentelemetry.sdk.trace import TracerProvider
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._active import active, obtain, release
+from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._settings import Settings, SettingsError
+from otel_sentry_asgi.export import Exporter
+from otel_sentry_asgi.middleware import App, Receive, Scope, Send, run
+from otel_sentry_asgi.processor import SentrySpanProcessor
+
+logger = logging.getLogger("otel_sentry_asgi")
+
+_CONTRIB = "opentelemetry.instrumentation.asgi"
+_STARLETTE = "starlette.middleware.opentelemetry"
+_CLASS = "OpenTelemetryMiddleware"
+
+
+class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """OTel's way to the same as `instrument()`; one for a process."""
+
+    _processor: SentrySpanProcessor | None = None
+    _provider: Any = None
+    _wrapped: list[tuple[type, str]]
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Nothing beyond our own requirements."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        provider = kwargs.pop("tracer_provider", None)
+        create_provider = kwargs.pop("create_provider", False)
+        exporter: Exporter | None = kwargs.pop("exporter", None)
+        given = kwargs.pop("settings", None)
+        if given is not None and kwargs:
+            msg = f"give either settings= or single settings, not both: {sorted(kwargs)}"
+            raise SettingsError(msg)
+        try:
+            settings = given or Settings.from_env(os.environ, **kwargs)
+        except TypeError as error:
+            msg = f"no such setting: {error}"
+            raise SettingsError(msg) from None
+        _check_exporter(exporter)
+        _check_provider(provider)
+        obtain(settings, exporter)
+        self._processor = SentrySpanProcessor()
+        self._wrapped = []
+        if provider is None and create_provider and not _can_take(trace.get_tracer_provider()):
+            provider = TracerProvider()
+            trace.set_tracer_provider(provider)
+        self._attach(provider)
+        self._wrap_all()
+
+    def _uninstrument(self, **_kwargs: Any) -> None:
+        for owner, name in self._wrapped:
+            unwrap(owner, name)
+        self._wrapped = []
+        for module in (_CONTRIB, _STARLETTE):
+            _forget_hook(module)
+        bridge = release()
+        if bridge is not None:
+            bridge.retire()
+        processor, self._processor = self._processor, None
+        if processor is not None:
+            processor.detach()
+            _remove(self._provider, processor)
+        self._provider = None
+
+    def _attach(self, provider: Any = None) -> None:
+        """Join the tracer provider, as soon as there is one that takes span processors."""
+        if self._provider is not None or self._processor is None:
+            return
+        provider = provider if provider is not None else trace.get_tracer_provider()
+        if _can_take(provider):
+            self._provider = provider
+            provider.add_span_processor(self._processor)
+
+    def _wrap_all(self) -> None:
+        for module in (_CONTRIB, _STARLETTE):
+            if module in sys.modules:
+                self._wrap_otel(sys.modules[module])
+            else:
+                _hooks[module] = self._wrap_otel
+                wrapt.register_post_import_hook(_import_hook, module)
+        sdk = sentry.sdk_asgi_middleware()
+        if sdk is None:
+            logger.warning(
+                "this version of sentry-sdk has another ASGI middleware than expected; "
+                "disable its framework integrations, or each request has two transactions"
+            )
+        else:
+            self._wrap(sdk, "_run_app", self._in_place_of_sdk)
+
+    def _wrap_otel(self, module: Any) -> None:
+        self._wrap(getattr(module, _CLASS), "__call__", self._around_otel)
+
+    def _wrap(self, owner: type, name: str, wrapper: Any) -> None:
+        if any(done == (owner, name) for done in self._wrapped):
+            return
+        wrapt.wrap_function_wrapper(owner, name, wrapper)
+        self._wrapped.append((owner, name))
+
+    async def _around_otel(
+        self, wrapped: App, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        __traceback_hide__ = True
+        scope, receive, send = _bind(*args, **kwargs)
+        await self._run(wrapped, scope, receive, send)
+
+    async def _in_place_of_sdk(
+        self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """sentry-sdk's own layer is left out: it would add a transaction, an error and a scope."""
+        __traceback_hide__ = True
+        scope, receive, send = _bind(*args[:3], **{k: kwargs[k] for k in kwargs if k in _NAMES})
+        version = kwargs.get("asgi_version", args[3] if len(args) > 3 else 3)
+        app = instance.app if version == 3 else _single(instance.app)
+        await self._run(app, scope, receive, send)
+
+    async def _run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        __traceback_hide__ = True
+        if self._provider is None:
+            with contained("instrument"):
+                self._attach()
+        bridge = active()
+        if bridge is None:
+            await app(scope, receive, send)
+        else:
+            await run(bridge, app, scope, receive, send)
+
+
+_NAMES = ("scope", "receive", "send")
+_hooks: dict[str, Any] = {}
+
+
+def _import_hook(module: Any) -> None:
+    hook = _hooks.get(module.__name__)
+    if hook is not None:
+        with contained("import hook"):
+            hook(module)
+
+
+def _forget_hook(module: str) -> None:
+    """wrapt has no way to take a hook back; ours does nothing once it is forgotten."""
+    _hooks.pop(module, None)
+
+
+def _bind(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
+    return scope, receive, send
+
+
+def _single(double: Any) -> App:
+    """An ASGI 2 application as one of ASGI 3."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await double(scope)(receive, send)
+
+    return app
+
+
+def _can_take(provider: Any) -> bool:
+    return callable(getattr(provider, "add_span_processor", None))
+
+
+def _check_provider(provider: Any) -> None:
+    if provider is not None and not _can_take(provider):
+        msg = f"tracer_provider must have add_span_processor(), {provider!r} does not"
+        raise SettingsError(msg)
+
+
+def _check_exporter(exporter: Any) -> None:
+    if exporter is not None and not isinstance(exporter, Exporter):
+        msg = f"exporter must have export(), force_flush() and shutdown(), {exporter!r} does not"
+        raise SettingsError(msg)
+
+
+def _remove(provider: Any, processor: SentrySpanProcessor) -> None:
+    """Take the processor out of the provider. OTel has no public way; without it, it stays
+    detached."""
+    multi = getattr(provider, "_active_span_processor", None)
+    processors = getattr(multi, "_span_processors", None)
+    lock = getattr(multi, "_lock", None)
+    if multi is not None and isinstance(processors, tuple) and lock is not None:
+        with lock:
+            multi._span_processors = tuple(
+                one for one in multi._span_processors if one is not processor
+            )
+
+
+def instrument(**kwargs: Any) -> None:
+    """Bridge this process's OpenTelemetry to its Sentry client.
+
+    May be called before or after `sentry_sdk.init()`, before or after the tracer provider is set,
+    and before or after applications are wrapped; a second call changes nothing. Nothing that is
+    there is replaced. Without a tracer provider it joins the one that comes, no later than the
+    first request.
+
+    Args:
+        tracer_provider: The provider to join, instead of the global one.
+        create_provider: Make and set a global provider if there is none (default: False).
+        exporter: Where transactions go (default: through the sentry-sdk client).
+        settings: A `Settings`; or its fields as single keyword arguments, which win over
+            `OTEL_SENTRY_<NAME>` environment variables.
+
+    Raises:
+        SettingsError: A setting has a value that cannot be used; the message names both.
+    """
+    instrumentor = SentryInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        logger.debug("instrument() has been called before; nothing changes")
+        return
+    instrumentor.instrument(**kwargs)
+
+
+def uninstrument() -> None:
+    """Send what has ended, then take away what `instrument()` added, and nothing else."""
+    instrumentor = SentryInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()

@@ -1,0 +1,162 @@
+"""The ASGI edge."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import Token
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from asgiref.compatibility import guarantee_single_callable
+from opentelemetry import propagate, trace
+from opentelemetry.trace import SpanKind
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._active import obtain
+from otel_sentry_asgi._bridge import Bridge
+from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._lifespan import Lifespan
+from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
+from otel_sentry_asgi._translate.request import merged_headers
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MARK = "otel_sentry_asgi"
+"""The key in the ASGI scope that says a layer of ours is already at work."""
+
+_MECHANISMS = {"http": "auto.http.otel.asgi", "websocket": "auto.websocket.otel.asgi"}
+
+
+class SentryMiddleware:
+    """Gives each request a Sentry scope, a session and its error events.
+
+    It may stand outside or inside of OTel's middleware, and more than once: the outermost
+    counts. `instrument()` puts it around OTel's own; by hand it is one line, `app =
+    SentryMiddleware(app)` or `app.add_middleware(SentryMiddleware)`. Takes ASGI 2 and ASGI 3
+    applications. Exceptions of the application pass through as they are.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app: App = guarantee_single_callable(app)  # type: ignore[no-untyped-call]
+        self._bridge = obtain()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        __traceback_hide__ = True  # sentry-sdk leaves such frames out
+        await run(self._bridge, self.app, scope, receive, send)
+
+
+async def run(bridge: Bridge, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run *app* for one ASGI scope as a request of *bridge*."""
+    __traceback_hide__ = True
+    if scope["type"] == "lifespan":
+        with Lifespan(bridge, receive, send) as lifespan:
+            await app(scope, lifespan.receive, lifespan.send)
+    elif scope["type"] not in _MECHANISMS or MARK in scope:
+        await app(scope, receive, send)
+    else:
+        with _Request(bridge, scope, send) as request:
+            await app(scope, receive, request.send)
+
+
+class _Request:
+    """One request: what `__enter__` set up, `__exit__` takes down, also when half of it failed."""
+
+    __slots__ = (
+        "_bridge",
+        "_exchange",
+        "_previous",
+        "_scope",
+        "_send",
+        "_sentry_scopes",
+        "_token",
+        "send",
+    )
+
+    def __init__(self, bridge: Bridge, scope: Scope, send: Send) -> None:
+        self._bridge = bridge
+        self._scope = scope
+        self._send = send
+        self._exchange: Exchange | None = None
+        self._previous: Previous | None = None
+        self._sentry_scopes: Any = None
+        self._token: Token[Exchange | None] | None = None
+        self.send: Send = send
+
+    def __enter__(self) -> _Request:
+        with contained("request"):
+            if self._bridge.is_ready():
+                self._begin()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        with contained("request"):
+            if error is not None:
+                self._locate(exchange)
+                mechanism = _MECHANISMS[self._scope["type"]]
+                self._bridge.crashed(error, exchange, mechanism)
+            self._bridge.finished(exchange)
+        exchange.finished = True
+        self._scope.pop(MARK, None)
+        if self._token is not None:
+            current_exchange.reset(self._token)
+        with contained("request"):
+            self._sentry_scopes.__exit__(None, None, None)
+            if self._previous is not None:
+                self._bridge.leave(exchange, self._previous)
+
+    def _begin(self) -> None:
+        exchange = self._unit_of_outer_layer() or Exchange(None)
+        exchange.asgi_scope = self._scope
+        current = trace.get_current_span().get_span_context()
+        if current.is_valid:
+            exchange.current = current
+        scopes = sentry.request_scope(partial(self._bridge.finish_event, exchange))
+        exchange.sentry_scope, exchange.current_scope = scopes.__enter__()
+        self._sentry_scopes = scopes
+        self._exchange = exchange
+        self._token = current_exchange.set(exchange)
+        self._scope[MARK] = exchange
+        self.send = self._noting_send
+
+    def _unit_of_outer_layer(self) -> Exchange | None:
+        """What the processor made of a server span that OTel started further out: this request."""
+        unit = current_exchange.get()
+        if unit is None or unit.is_request or unit.root is None:
+            return None
+        if unit.root.kind is not SpanKind.SERVER:
+            return None
+        self._previous, unit.previous = unit.previous, None
+        return unit
+
+    async def _noting_send(self, message: Message) -> None:
+        __traceback_hide__ = True
+        exchange = self._exchange
+        if exchange is not None:
+            if message["type"] == "http.response.start":
+                exchange.status_code = message["status"]
+            if exchange.current is None:
+                # OTel dropped the trace, so no processor told us; its ids are here all the same.
+                context = trace.get_current_span().get_span_context()
+                exchange.current = context if context.is_valid else None
+        await self._send(message)
+
+    def _locate(self, exchange: Exchange) -> None:
+        """The caller's trace, for a request that OTel dropped before it sent anything."""
+        if exchange.current is None:
+            headers = dict(merged_headers(self._scope))
+            context = trace.get_current_span(propagate.extract(headers)).get_span_context()
+            exchange.current = context if context.is_valid else None

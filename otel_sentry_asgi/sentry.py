@@ -1,0 +1,343 @@
+"""The sentry-sdk edge: the only module of the bridge that talks to sentry-sdk.
+
+Relied upon (2.75.0): `capture_event` sends an event of `type: transaction` as it is, in static
+and stream mode and with tracing off, and moves `contexts.trace.dynamic_sampling_context` to the
+envelope header (`client.py`); event processors run in the order global, global scope, isolation
+scope, current scope (`scope.py`, `run_event_processors`);
+`register_external_propagation_context` gives trace and span ids to events, logs and metrics and
+leaves outgoing headers to OTel (`scope.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import sentry_sdk
+from sentry_sdk import scope as sdk_scope
+from sentry_sdk.sessions import track_session
+from sentry_sdk.utils import Dsn, event_from_exception, handle_in_app
+
+from otel_sentry_asgi._dsc import ClientFacts
+from otel_sentry_asgi._model import Data, ErrorEvent
+from otel_sentry_asgi._policy import IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule, Policy
+from otel_sentry_asgi.sampling import TracesSampler
+
+logger = logging.getLogger("otel_sentry_asgi")
+
+EventProcessor = Callable[[Any, Any], Any]
+
+
+def why_inert() -> str | None:
+    """Why nothing can be sent, or None if it can."""
+    client = sentry_sdk.get_client()
+    if not client.is_active():
+        return "sentry_sdk.init() has not been called"
+    if client.transport is None and not getattr(client, "spotlight", None):
+        return "the Sentry client has no DSN"
+    return None
+
+
+def is_ready() -> bool:
+    """Whether there is a client that sends."""
+    client = sentry_sdk.get_client()
+    return client.is_active() and (
+        client.transport is not None or bool(getattr(client, "spotlight", None))
+    )
+
+
+def options() -> Mapping[str, Any]:
+    """The options of the client that is active now."""
+    return sentry_sdk.get_client().options
+
+
+def tracing() -> tuple[object, TracesSampler | None]:
+    """`traces_sample_rate` and `traces_sampler`; two times None when tracing is off."""
+    given = options()
+    if given.get("enable_tracing") is False:
+        return None, None
+    rate = given.get("traces_sample_rate")
+    if rate is None and given.get("enable_tracing"):
+        rate = 1.0
+    sampler = given.get("traces_sampler")
+    return rate, sampler if callable(sampler) else None
+
+
+def facts() -> ClientFacts | None:
+    """What the client contributes to a dynamic sampling context; None without a DSN."""
+    client = sentry_sdk.get_client()
+    dsn = _dsn()
+    if dsn is None:
+        return None
+    given = client.options
+    return ClientFacts(
+        public_key=dsn.public_key,
+        release=given.get("release"),
+        environment=given.get("environment"),
+        org_id=given.get("org_id") or getattr(dsn, "org_id", None),
+    )
+
+
+def upload_prefix() -> str | None:
+    """The beginning of the URLs that uploads to Sentry go to; None without a DSN."""
+    dsn = _dsn()
+    if dsn is None:
+        return None
+    default = {"http": 80, "https": 443}.get(dsn.scheme)
+    port = "" if dsn.port == default else f":{dsn.port}"
+    return f"{dsn.scheme}://{dsn.host}{port}{dsn.path or '/'}api/{dsn.project_id}/"
+
+
+def _dsn() -> Dsn | None:
+    """The client's DSN. A transport of the user's own may not have parsed it."""
+    client = sentry_sdk.get_client()
+    parsed = getattr(client, "parsed_dsn", None)
+    if parsed is not None or not client.dsn:
+        return parsed
+    return Dsn(client.dsn)
+
+
+def mark_in_app(event: Any) -> None:
+    """Say of each frame whether it is the application's, as the client would a little later."""
+    given = options()
+    handle_in_app(
+        event,
+        given.get("in_app_exclude"),
+        given.get("in_app_include"),
+        given.get("project_root"),
+    )
+
+
+def fill_defaults(event: Any, defaults: Mapping[str, str]) -> None:
+    """Set what the client's options leave open. sentry-sdk's own default environment is such a
+    gap."""
+    given = options()
+    for key, value in defaults.items():
+        chosen = given.get(key)
+        if chosen is None or (key == "environment" and chosen == "production"):
+            event.setdefault(key, value)
+
+
+_policies: tuple[int, Any, Policy] | None = None
+
+
+def policy(terms: tuple[str, ...] = ()) -> Policy:
+    """The policy that the client's options ask for; made anew when the client or they change."""
+    global _policies
+    client = sentry_sdk.get_client()
+    resolved = client.options.get("data_collection")
+    pii = client.should_send_default_pii()
+    key = (pii, repr(resolved), client.options.get("include_local_variables", True), terms)
+    if _policies is not None and _policies[0] == id(client) and _policies[1] == key:
+        return _policies[2]
+    made = to_policy(resolved, pii=pii, local_variables=key[2], terms=terms)
+    _policies = (id(client), key, made)
+    return made
+
+
+def to_policy(
+    collection: Mapping[str, Any] | None,
+    *,
+    pii: bool,
+    local_variables: bool = True,
+    terms: tuple[str, ...] = (),
+) -> Policy:
+    """The policy for a resolved `data_collection`, or for `send_default_pii` where there is
+    none."""
+    if collection is None:
+        collection = {"provided_by_user": False}
+    if not collection.get("provided_by_user"):
+        rule = INSENSITIVE if pii else IMPERSONAL
+        return Policy(
+            user_info=pii,
+            cookies=INSENSITIVE if pii else NOTHING,
+            headers=rule,
+            query=rule,
+            database_query_data=pii,
+            queues=pii,
+            graphql_document=pii,
+            graphql_variables=pii,
+            gen_ai_inputs=pii,
+            gen_ai_outputs=pii,
+            frame_variables=INSENSITIVE if local_variables else NOTHING,
+            terms=terms,
+        )
+    headers = collection.get("http_headers") or {}
+    graphql, gen_ai = collection.get("graphql") or {}, collection.get("gen_ai") or {}
+    return Policy(
+        user_info=bool(collection.get("user_info")),
+        cookies=_rule(collection.get("cookies")),
+        headers=_rule(headers.get("request")),
+        query=_rule(collection.get("url_query_params")),
+        database_query_data=bool(collection.get("database_query_data")),
+        queues=bool(collection.get("queues")),
+        graphql_document=bool(graphql.get("document")),
+        graphql_variables=bool(graphql.get("variables")),
+        gen_ai_inputs=bool(gen_ai.get("inputs")),
+        gen_ai_outputs=bool(gen_ai.get("outputs")),
+        bodies="incoming_request" in (collection.get("http_bodies") or ()),
+        frame_variables=_rule(collection.get("stack_frame_variables")),
+        terms=terms,
+    )
+
+
+def _rule(behaviour: object) -> KeyValueRule:
+    """A `data_collection` behaviour; a bool is all or nothing, what is missing is nothing."""
+    if isinstance(behaviour, Mapping):
+        terms = tuple(str(term).lower() for term in behaviour.get("terms") or ())
+        return KeyValueRule(str(behaviour.get("mode", "denylist")), terms)
+    return INSENSITIVE if behaviour else NOTHING
+
+
+@contextmanager
+def request_scope(processor: EventProcessor) -> Iterator[tuple[Any, Any]]:
+    """Fork Sentry's isolation and current scope and track a session for the duration of a request.
+
+    *processor* is the last to see every event of the request. Gives isolation and current scope.
+    """
+    with (
+        sentry_sdk.isolation_scope() as isolation,
+        track_session(isolation, session_mode="request"),
+    ):
+        isolation.clear_breadcrumbs()
+        current = sentry_sdk.get_current_scope()
+        current.add_event_processor(processor)
+        token = _silence_sdk()
+        try:
+            yield isolation, current
+        finally:
+            if token is not None:
+                _applied_reset(token)
+
+
+def fork_isolation() -> tuple[Any, Any]:
+    """Make a fork of the isolation scope the current one; gives the fork and what was before."""
+    before = sentry_sdk.get_isolation_scope()
+    forked = before.fork()
+    sdk_scope.Scope.set_isolation_scope(forked)
+    return forked, before
+
+
+def restore_isolation(forked: Any, before: Any) -> None:
+    """Undo `fork_isolation` where it is still in force."""
+    if sentry_sdk.get_isolation_scope() is forked:
+        sdk_scope.Scope.set_isolation_scope(before)
+
+
+def name_set_by_hand(current_scope: Any) -> str | None:
+    """The transaction name that the application, not an integration, set on the scope.
+
+    Integrations say where their name comes from (`route`, `url`, `component`). sentry-sdk has a
+    setter for the name only, so the attribute behind it is read.
+    """
+    name = getattr(current_scope, "_transaction", None)
+    source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
+    source = getattr(source, "value", source)
+    return name if isinstance(name, str) and name and source in (None, "custom") else None
+
+
+def to_error(error: BaseException, *, mechanism: str, handled: bool) -> tuple[ErrorEvent, Data]:
+    """The event of a live exception, as sentry-sdk builds it: frames, locals, chain, groups."""
+    event, hint = event_from_exception(
+        error,
+        client_options=dict(options()),
+        mechanism={"type": mechanism, "handled": handled},
+    )
+    return event, hint  # type: ignore[return-value]
+
+
+def capture(event: Any, hint: Data, scopes: tuple[Any, Any] | None = None) -> None:
+    """Give an event to the client; with *scopes* (isolation, current) as if they were in force."""
+    if scopes is None or scopes[0] is None:
+        sentry_sdk.capture_event(event, hint=hint)
+        return
+    with sdk_scope.use_isolation_scope(scopes[0]):
+        if scopes[1] is None:
+            sentry_sdk.capture_event(event, hint=hint)
+            return
+        with sdk_scope.use_scope(scopes[1]):
+            sentry_sdk.capture_event(event, hint=hint)
+
+
+def record_lost(reason: str, category: str, quantity: int) -> None:
+    """Put a loss into the client's next client report."""
+    transport = sentry_sdk.get_client().transport
+    if transport is not None and quantity > 0:
+        transport.record_lost_event(reason, data_category=category, quantity=quantity)  # type: ignore[arg-type]
+
+
+def shutdown_timeout() -> float:
+    """Seconds that the client waits for its queue at exit."""
+    return float(options().get("shutdown_timeout", 2))
+
+
+class Links:
+    """What gives the application's own events their trace: added and taken away again."""
+
+    def __init__(
+        self, processor: EventProcessor, current_ids: Callable[[], tuple[str, str] | None]
+    ) -> None:
+        self._processor = processor
+        self._current_ids = current_ids
+        self._registered = False
+        self._added = False
+
+    def add(self) -> None:
+        """Join sentry-sdk's processing of events. The one slot for foreign ids is left if taken."""
+        if not self._added:
+            sdk_scope.add_global_event_processor(self._processor)
+            self._added = True
+        taken = getattr(sdk_scope, "has_external_propagation_context", lambda: True)
+        if not self._registered and not taken():
+            sdk_scope.register_external_propagation_context(self._current_ids)
+            self._registered = True
+
+    def remove(self) -> None:
+        """Take away what `add` added, and nothing else."""
+        if self._added:
+            processors = sdk_scope.global_event_processors
+            if self._processor in processors:
+                processors.remove(self._processor)
+            self._added = False
+        if self._registered:
+            if getattr(sdk_scope, "_external_propagation_context_fn", None) == self._current_ids:
+                sdk_scope.remove_external_propagation_context()
+            self._registered = False
+
+
+def sdk_asgi_middleware() -> type | None:
+    """sentry-sdk's own ASGI middleware, if its `_run_app` is where 2.x has it."""
+    from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
+
+    return SentryAsgiMiddleware if hasattr(SentryAsgiMiddleware, "_run_app") else None
+
+
+def _applied_flag() -> ContextVar[bool] | None:
+    """The mark by which sentry-sdk's ASGI middleware knows that it is already at work further
+    out."""
+    module = sys.modules.get("sentry_sdk.integrations.asgi")
+    flag = getattr(module, "_asgi_middleware_applied", None)
+    return flag if isinstance(flag, ContextVar) else None
+
+
+def _silence_sdk() -> Any:
+    """Keep sentry-sdk's ASGI layer from starting a transaction of its own for this request.
+
+    Inside of ours it takes itself for nested. Outside of ours its transaction has begun, and is
+    marked as not sampled, so that neither it nor its spans are sent.
+    """
+    transaction = sentry_sdk.get_current_scope().transaction
+    if transaction is not None and getattr(transaction, "sampled", None):
+        transaction.sampled = False
+    flag = _applied_flag()
+    return flag.set(True) if flag is not None else None
+
+
+def _applied_reset(token: Any) -> None:
+    flag = _applied_flag()
+    if flag is not None:
+        flag.reset(token)
