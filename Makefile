@@ -1,0 +1,39 @@
+# make demo | test | check | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
+# Another Python beside it: make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+bin := $(VENV)/bin
+pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check clean
+
+# Read from the environment or the command line by the demo: KEEP, DSN, SPOTLIGHT.
+demo: $(VENV)/.demo
+	$(bin)/python -m examples.demo
+
+test: $(VENV)/.dev
+	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(bin)/ruff format --check
+	$(bin)/ruff check
+	$(bin)/mypy
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, not " + sys.version if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
+	$(pip_install) -e ".[demo]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
+	$(pip_install) -e ".[demo,dev]"
+	touch $@ $(VENV)/.demo
