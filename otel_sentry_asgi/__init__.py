@@ -1,6 +1,6 @@
 """Sentry for ASGI services that OpenTelemetry instruments."""
 
-from otel_sentry_asgi._active import active as _active
+from otel_sentry_asgi import _active
 from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi.instrumentor import SentryInstrumentor, instrument, uninstrument
 from otel_sentry_asgi.middleware import SentryMiddleware
@@ -22,5 +22,5 @@ __version__ = "0.1.0"
 
 def stats() -> dict[str, int]:
     """What has been sent and lost so far in this process, by name; empty before `instrument()`."""
-    bridge = _active()
+    bridge = _active.active()
     return bridge.stats.snapshot() if bridge is not None else {}

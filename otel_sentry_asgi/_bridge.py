@@ -50,6 +50,10 @@ logger = logging.getLogger("otel_sentry_asgi")
 HINT = "otel_sentry_asgi"
 """Marks the hint of an event of ours; its value is the span context the event belongs to."""
 
+SERVER_LOGGERS = frozenset(
+    {"uvicorn.error", "hypercorn.error", "gunicorn.error", "daphne.server", "_granian"}
+)
+
 _STARTED = 0
 _ENDED = 1
 
@@ -72,8 +76,7 @@ class Bridge:
         self._clock = clock
         self._assembler = Assembler(settings, self._lost_spans)
         self._closing = False
-        self.lifespan_failure: str | None = None
-        """The text of a failed start-up or shutdown, which servers log."""
+        self._lifespan_failed = False
         self._warned = False
         self._at_exit = False
         self._worker = Worker(self._turn, max_queue=settings.max_queue)
@@ -129,8 +132,9 @@ class Bridge:
     def recorded(self, span: Span, error: BaseException, *, on_purpose: bool) -> None:
         """An exception has been recorded on a span, by the application or because it left it."""
         context = span.get_span_context()
-        self.ledger.note(error, context)
         exchange = current_exchange.get()
+        if on_purpose or exchange is None or not _is_outer(span, exchange):
+            self.ledger.note(error, context)
         if not is_error(error) or not self.is_ready():
             return
         if not on_purpose:
@@ -139,8 +143,11 @@ class Bridge:
             self._hold(error, exchange, context)
 
     def crashed(self, error: BaseException, exchange: Exchange, mechanism: str) -> None:
-        """An exception leaves the application: one unhandled error, if nobody has reported it."""
-        if is_error(error) and self.ledger.claim(error):
+        """An exception leaves the application: one unhandled error, if nobody has reported it.
+
+        What is no error is claimed all the same: the server is about to log it as one.
+        """
+        if self.ledger.claim(error) and is_error(error):
             exchange.held = [held for held in exchange.held if held.error is not error]
             self._capture(error, exchange, mechanism=mechanism, handled=False)
 
@@ -159,9 +166,14 @@ class Bridge:
         if current_exchange.get() is exchange:
             current_exchange.set(previous.exchange)
 
+    def lifespan_fails(self) -> None:
+        """Start-up or shutdown is about to fail: what servers log of it is no further issue."""
+        self._lifespan_failed = True
+
     def failed(self, error: BaseException | None, message: str, mechanism: str) -> None:
         """Start-up or shutdown of the application failed, with an exception or with a message
         only."""
+        self.lifespan_fails()
         if error is None:
             sentry.capture({"level": "error", "message": message}, {HINT: None})
             self.stats.add("errors")
@@ -219,7 +231,7 @@ class Bridge:
         went."""
         until = self._clock() + timeout
         flushed = self._worker.flush(timeout)
-        return self.exporter.force_flush(max(0.0, until - self._clock())) and flushed
+        return self._flush_exporter(until) and flushed
 
     def close(self) -> bool:
         """`shutdown` within the client's own `shutdown_timeout`."""
@@ -232,9 +244,14 @@ class Bridge:
         try:
             until = self._clock() + timeout
             stopped = self._worker.stop(timeout)
-            return self.exporter.force_flush(max(0.0, until - self._clock())) and stopped
+            return self._flush_exporter(until) and stopped
         finally:
             self._closing = False
+
+    def _flush_exporter(self, until: float) -> bool:
+        with contained("exporter"):
+            return self.exporter.force_flush(max(0.0, until - self._clock()))
+        return False
 
     def _turn(self, items: list[Item], flush: bool) -> float | None:
         token = otel_context.attach(_suppressed())
@@ -244,7 +261,7 @@ class Bridge:
                 kind, subject, exchange = item
                 if kind == _STARTED:
                     self._assembler.started(subject, exchange, now)
-                else:
+                elif self.settings.keep_asgi_spans or not is_asgi_event(subject):
                     self._assembler.ended(subject, exchange, now)
             segments = (
                 self._assembler.flush(everything=self._closing)
@@ -270,10 +287,6 @@ class Bridge:
         if self._is_upload(root) or self._is_superseded(segment):
             return
         children = segment.children
-        if not self.settings.keep_asgi_spans:
-            children = [span for span in children if not is_asgi_event(span)]
-            if segment.late and is_asgi_event(root):
-                return
         facts = exchange.facts() if exchange is not None and not segment.late else None
         transaction = to_transaction(
             root,
@@ -298,6 +311,8 @@ class Bridge:
             raise
         self.stats.add("transactions")
         self.stats.add("spans", len(children) + 1)
+        if segment.dropped:
+            self.stats.add("lost.buffer_overflow", segment.dropped)
 
     def _is_upload(self, span: ReadableSpan) -> bool:
         """Whether the span is an upload to Sentry itself."""
@@ -309,11 +324,8 @@ class Bridge:
     def _is_superseded(self, segment: Segment) -> bool:
         """Whether the request has a server span further in and nothing but ASGI events hangs
         here."""
-        root, exchange = segment.root, segment.exchange
-        if segment.late or root.kind is not SpanKind.SERVER or exchange is None:
-            return False
-        inner = exchange.root
-        if not exchange.is_request or inner is None or inner.context == root.context:
+        exchange = segment.exchange
+        if segment.late or exchange is None or not _is_outer(segment.root, exchange):
             return False
         superseded = all(is_asgi_event(span) for span in segment.children)
         if superseded:
@@ -415,8 +427,7 @@ class Bridge:
         """Whether the event tells of an exception or a failed lifespan that has its own event."""
         if error is not None:
             return not self.ledger.claim(error)
-        text = (event.get("logentry") or {}).get("formatted")
-        return text is not None and text == self.lifespan_failure
+        return self._lifespan_failed and event.get("logger") in SERVER_LOGGERS
 
     def _span_of(
         self, error: BaseException | None, exchange: Exchange | None
@@ -477,7 +488,8 @@ class Bridge:
         """Send what has ended and leave nothing behind."""
         atexit.unregister(self._exit)
         self.close()
-        self.exporter.shutdown()
+        with contained("exporter"):
+            self.exporter.shutdown()
         self.ledger.clear()
 
     def begin_in_child(self) -> None:
@@ -508,6 +520,14 @@ def current_ids() -> tuple[str, str] | None:
 def _suppressed() -> otel_context.Context:
     key = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
     return otel_context.set_value(key, value=True)
+
+
+def _is_outer(span: ReadableSpan, exchange: Exchange) -> bool:
+    """Whether it is a server span of the request further out than the one that holds its work."""
+    root = exchange.root
+    if not exchange.is_request or root is None or not is_local_root(span):
+        return False
+    return span.kind is SpanKind.SERVER and root.context != span.context
 
 
 def _scopes_of(exchange: Exchange) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from otel_sentry_asgi._guard import contained
 Message = MutableMapping[str, Any]
 
 _FAILED = frozenset({"lifespan.startup.failed", "lifespan.shutdown.failed"})
+_OVER = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 _MECHANISM = "auto.lifespan.otel.asgi"
 
 
@@ -64,5 +65,10 @@ class Lifespan:
         """The server's `send`."""
         if message["type"] in _FAILED:
             self._failure = str(message.get("message") or message["type"])
-            self._bridge.lifespan_failure = self._failure
+            self._bridge.lifespan_fails()
+        if message["type"] in _OVER:
+            # The last moment: servers end on a signal without running exit handlers. No request is
+            # left that would mind the wait, and it is bounded.
+            with contained("lifespan"):
+                self._bridge.close()
         await self._send(message)

@@ -3,7 +3,8 @@ here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -55,17 +56,28 @@ class Settings:
     `[Filtered]`."""
 
     def __post_init__(self) -> None:
-        for name in ("settle", "linger"):
-            _require(self, name, lambda value: value >= 0, "at least 0 seconds")
-        _require(self, "max_age", lambda value: value > 0, "more than 0 seconds")
+        self._require("settle", lambda value: 0 <= value < math.inf, "at least 0 seconds")
+        self._require("linger", lambda value: value >= 0, "at least 0 seconds")
+        self._require("max_age", lambda value: value > 0, "more than 0 seconds")
         for name in ("max_spans", "max_queue", "max_buffered"):
-            _require(self, name, lambda value: value >= 1, "at least 1")
-        _require(self, "errors", lambda value: value in ERROR_MODES, f"one of {ERROR_MODES}")
+            self._require(name, lambda value: value >= 1, "a whole number, at least 1", int)
+        self._require("keep_asgi_spans", lambda _: True, "True or False", bool)
+        self._require("errors", ERROR_MODES.__contains__, f"one of {ERROR_MODES}", str)
         terms: Any = self.sensitive_terms
-        if isinstance(terms, str) or not all(isinstance(term, str) and term for term in terms):
-            msg = f"sensitive_terms must be a sequence of non-empty strings, not {terms!r}"
+        if isinstance(terms, Iterable) and not isinstance(terms, str):
+            object.__setattr__(self, "sensitive_terms", tuple(terms))
+        self._require("sensitive_terms", _are_terms, "a sequence of non-empty strings", tuple)
+        lowered = tuple(term.strip().lower() for term in self.sensitive_terms)
+        object.__setattr__(self, "sensitive_terms", lowered)
+
+    def _require(
+        self, name: str, holds: Callable[[Any], bool], expected: str, *kinds: type
+    ) -> None:
+        value: Any = getattr(self, name)
+        fits = isinstance(value, kinds or (int, float))
+        if not fits or (isinstance(value, bool) and bool not in kinds) or not holds(value):
+            msg = f"{name} must be {expected}, not {value!r}"
             raise SettingsError(msg)
-        object.__setattr__(self, "sensitive_terms", tuple(term.lower() for term in terms))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **given: Any) -> Settings:
@@ -79,18 +91,8 @@ class Settings:
         return cls(**values, **given)
 
 
-def _require(settings: Settings, name: str, holds: Callable[[Any], bool], expected: str) -> None:
-    value: Any = getattr(settings, name)
-    if isinstance(value, bool) or not _holds(holds, value):
-        msg = f"{name} must be {expected}, not {value!r}"
-        raise SettingsError(msg)
-
-
-def _holds(holds: Callable[[Any], bool], value: object) -> bool:
-    try:
-        return holds(value)
-    except TypeError:
-        return False
+def _are_terms(terms: tuple[Any, ...]) -> bool:
+    return all(isinstance(term, str) and term.strip() for term in terms)
 
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import Any
 
 import wrapt
@@ -121,22 +121,22 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         wrapt.wrap_function_wrapper(owner, name, wrapper)
         self._wrapped.append((owner, name))
 
-    async def _around_otel(
+    def _around_otel(
         self, wrapped: App, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        __traceback_hide__ = True
+    ) -> Awaitable[None]:
+        """Not a coroutine function: a wrong call must fail at once, by which servers tell
+        factories from applications."""
         scope, receive, send = _bind(*args, **kwargs)
-        await self._run(wrapped, scope, receive, send)
+        return self._run(wrapped, scope, receive, send)
 
-    async def _in_place_of_sdk(
-        self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _in_place_of_sdk(
+        self, _wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Awaitable[None]:
         """sentry-sdk's own layer is left out: it would add a transaction, an error and a scope."""
-        __traceback_hide__ = True
         scope, receive, send = _bind(*args[:3], **{k: kwargs[k] for k in kwargs if k in _NAMES})
         version = kwargs.get("asgi_version", args[3] if len(args) > 3 else 3)
         app = instance.app if version == 3 else _single(instance.app)
-        await self._run(app, scope, receive, send)
+        return self._run(app, scope, receive, send)
 
     async def _run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         __traceback_hide__ = True
