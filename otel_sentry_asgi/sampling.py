@@ -9,9 +9,10 @@ r2) arrive.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 TracesSampler = Callable[[dict[str, Any]], object]
@@ -30,7 +31,7 @@ class Decision:
 
 def sample_rand(trace_id: int) -> float:
     """A number in [0, 1), rounded down to the six decimals that Sentry's headers carry."""
-    return math.floor((trace_id & _LOW_64) / (1 << 64) * 1_000_000) / 1_000_000
+    return ((trace_id & _LOW_64) * 1_000_000 >> 64) / 1_000_000
 
 
 def decide(
@@ -59,8 +60,8 @@ def decide(
 
 
 def to_rate(value: object) -> float | None:
-    """The rate as a float in [0, 1], or None if it is not one."""
-    if not isinstance(value, (bool, int, float)):
+    """The rate as a float in [0, 1], or None if it is not one. Takes what sentry-sdk takes."""
+    if not isinstance(value, (Real, Decimal)):
         return None
     number = float(value)
     return number if 0.0 <= number <= 1.0 else None

@@ -202,7 +202,7 @@ report(codes=codes, log=log.messages, stats=otel_sentry_asgi.stats())
     ("given", "message"),
     [
         ("linger=-1", "linger must be at least 0 seconds, not -1"),
-        ("max_spans=0", "max_spans must be at least 1, not 0"),
+        ("max_spans=0", "at least 1, not 0"),
         ("errors='some'", "errors must be one of"),
         ("colour='red'", "colour"),
         ("tracer_provider=object()", "tracer_provider must have add_span_processor()"),
