@@ -207,9 +207,9 @@ class Bridge:
         """The last event processor of a request: its request, its name, and the policy."""
         with contained("event processor"):
             policy = self.policy()
-            if event.get("type") == "transaction":
-                policy.clean(event)
-                return event
+            if event.get("type") == "transaction" and event.get("request"):
+                # It was clean, but processors of integrations add cookies and bodies.
+                event["request"] = policy.request(event["request"])
             if event.get("type"):
                 return event
             request = exchange.request()

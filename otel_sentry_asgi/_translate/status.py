@@ -31,6 +31,9 @@ GRPC: Final = (
 
 STATUSES: Final = frozenset(GRPC)
 
+# Two of gRPC's own names are shorter.
+_SHORT: Final = {"unknown": "unknown_error", "internal": "internal_error"}
+
 # sentry-sdk's own table (`tracing_utils.get_span_status_from_http_code`) and 499 for clients that
 # left.
 _HTTP: Final = {
@@ -65,6 +68,7 @@ def _from_rpc(attributes: Attributes) -> str | None:
         return GRPC[code] if 0 <= code < len(GRPC) else None
     name = first(attributes, RPC_STATUS)
     word = name.lower() if isinstance(name, str) else ""
+    word = _SHORT.get(word, word)
     return word if word in STATUSES else None
 
 
