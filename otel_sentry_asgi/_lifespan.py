@@ -53,7 +53,7 @@ class Lifespan:
             if error is not None and not (self._supported and is_error(error)):
                 return
             if error is not None or self._failure is not None:
-                self._bridge.failed(error, self._failure or "", _MECHANISM)
+                self._bridge.issues.failed(error, self._failure or "", _MECHANISM)
 
     async def receive(self) -> Message:
         """The server's `receive`."""
@@ -65,7 +65,7 @@ class Lifespan:
         """The server's `send`."""
         if message["type"] in _FAILED:
             self._failure = str(message.get("message") or message["type"])
-            self._bridge.lifespan_fails()
+            self._bridge.issues.lifespan_fails()
         if message["type"] in _OVER:
             # The last moment: servers end on a signal without running exit handlers. No request is
             # left that would mind the wait, and it is bounded.

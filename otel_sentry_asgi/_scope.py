@@ -71,6 +71,19 @@ class Exchange:
             return True
         return self.is_request and not self.finished and span.kind is SpanKind.SERVER
 
+    def has_inner_root(self, span: ReadableSpan) -> bool:
+        """Whether *span* is a server span of this request further out than the one that holds its
+        work."""
+        root = self.root
+        if not self.is_request or root is None or span.kind is not SpanKind.SERVER:
+            return False
+        is_local_root = span.parent is None or span.parent.is_remote
+        return is_local_root and root.context != span.context
+
+    def holds(self, error: BaseException) -> bool:
+        """Whether the event of *error* waits for the end of this exchange."""
+        return any(held.error is error for held in self.held)
+
     def request(self) -> Data | None:
         """The request as it came, not cleaned."""
         return to_request(self.asgi_scope) if self.asgi_scope is not None else None

@@ -107,8 +107,8 @@ class _Request:
             if error is not None:
                 self._locate(exchange)
                 mechanism = _MECHANISMS[self._scope["type"]]
-                self._bridge.crashed(error, exchange, mechanism)
-            self._bridge.finished(exchange)
+                self._bridge.issues.crashed(error, exchange, mechanism)
+            self._bridge.issues.finished(exchange)
         exchange.finished = True
         self._scope.pop(MARK, None)
         if self._token is not None:
@@ -124,7 +124,7 @@ class _Request:
         current = trace.get_current_span().get_span_context()
         if current.is_valid:
             exchange.current = current
-        scopes = sentry.request_scope(partial(self._bridge.finish_event, exchange))
+        scopes = sentry.request_scope(partial(self._bridge.issues.finish, exchange))
         exchange.sentry_scope, exchange.current_scope = scopes.__enter__()
         self._sentry_scopes = scopes
         self._exchange = exchange

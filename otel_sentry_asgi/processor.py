@@ -74,7 +74,7 @@ class SentrySpanProcessor(SpanProcessor):
         if self._detached:
             return True
         with contained("force_flush"):
-            return self._bridge.force_flush(timeout_millis / 1_000)
+            return self._bridge.pipeline.force_flush(timeout_millis / 1_000)
         return False
 
     def detach(self) -> None:
@@ -88,4 +88,4 @@ class SentrySpanProcessor(SpanProcessor):
         with contained("record_exception"):
             caller = str(sys._getframe(1).f_globals.get("__name__"))
             on_purpose = not caller.startswith("opentelemetry.")
-            self._bridge.recorded(span, exception, on_purpose=on_purpose)
+            self._bridge.issues.recorded(span, exception, on_purpose=on_purpose)

@@ -32,6 +32,7 @@ from otel_sentry_asgi._semconv import (
     URL_SCHEME,
     Attributes,
     first,
+    first_int,
     first_text,
 )
 
@@ -53,6 +54,10 @@ _QUEUE_KINDS: Final = {SpanKind.PRODUCER: "queue.publish", SpanKind.CONSUMER: "q
 # Path parts that look like an id: digits, a UUID, or a long run of hexadecimal digits.
 _ID_PART: Final = re.compile(r"/(?:[0-9]+|[0-9a-fA-F-]{16,36})(?=/|$)")
 _METHOD_AND_REST: Final = re.compile(r"[A-Z]+ +(?=/)")
+_METHOD: Final = re.compile(r"[A-Za-z_-]{1,32}")
+# What a Django pattern has and a template has not: named groups, anchors, optional parts.
+_NAMED_GROUP: Final = re.compile(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)")
+_PATTERN_SIGNS: Final = re.compile(r"[?^$#]|\\[AbBdDsSwWzZ]")
 
 
 def is_websocket(attributes: Attributes, kind: SpanKind) -> bool:
@@ -91,28 +96,45 @@ def to_op(attributes: Attributes, kind: SpanKind, *, websocket: bool = False) ->
 
 def path_of(attributes: Attributes) -> str | None:
     """The request's path, without query and fragment."""
-    path = first_text(attributes, URL_PATH)
-    if path is None:
-        url = first_text(attributes, FULL_URL)
-        path = urlsplit(url).path if url else None
-    return path.partition("?")[0].partition("#")[0] if path else None
+    target = first_text(attributes, URL_PATH) or first_text(attributes, FULL_URL)
+    if target is None:
+        return None
+    path = split_url(target)[2] if "://" in target else target
+    return without_query(path) or None
+
+
+def split_url(url: str) -> tuple[str, str, str]:
+    """Scheme, host with port, and path of a URL; empty texts where it has none or is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "", "", ""
+    return parts.scheme, parts.netloc.rpartition("@")[2], parts.path
+
+
+def without_query(text: str) -> str:
+    """What stands before a query or fragment."""
+    return text.partition("?")[0].partition("#")[0]
 
 
 def method_of(attributes: Attributes) -> str | None:
     """The HTTP method; `HTTP` for one outside the known set, as OTel names such spans."""
     method = first_text(attributes, HTTP_METHOD)
-    return "HTTP" if method == "_OTHER" else method
+    if method is None:
+        return None
+    return method if method != "_OTHER" and _METHOD.fullmatch(method) else "HTTP"
 
 
 def template_of(route: object, path: str | None) -> str | None:
     """*route* as a path template, or None if it is really a path.
 
     Litestar's plugin writes the method and the raw path into `http.route`; Django's templates
-    have no leading slash.
+    have no leading slash and may be regular expressions.
     """
     if not isinstance(route, str) or not route or _METHOD_AND_REST.match(route):
         return None
-    template = route if route.startswith(("/", "^")) else f"/{route}"
+    route = _PATTERN_SIGNS.sub("", _NAMED_GROUP.sub(r"{\1}", route))
+    template = route if route.startswith("/") else f"/{route}"
     if template == path and _ID_PART.search(template):
         return None
     return template
@@ -121,10 +143,11 @@ def template_of(route: object, path: str | None) -> str | None:
 def to_server_name(
     span: ReadableSpan, *, route: str | None = None, websocket: bool = False
 ) -> Name:
-    """Name and source of a transaction whose root is *span*.
+    """Name and source of a transaction whose root is *span*: for server spans without query,
+    fragment and credentials.
 
     *route* is the template that a framework left elsewhere (a nested server span, the ASGI
-    scope); the root's own `http.route` wins over it.
+    scope); the root's own `http.route` wins over it. It and *websocket* are for server spans only.
     """
     attributes = span.attributes or {}
     explicit = attributes.get("sentry.name")
@@ -132,7 +155,7 @@ def to_server_name(
         return explicit, str(attributes.get("sentry.source") or "custom")
     websocket = websocket or is_websocket(attributes, span.kind)
     method = None if websocket else method_of(attributes)
-    if method is None and not websocket:
+    if span.kind is not SpanKind.SERVER or (method is None and not websocket):
         return _other_name(span, attributes)
     path = path_of(attributes) or _path_in_name(span.name)
     template = template_of(first(attributes, HTTP_ROUTE), path) or template_of(route, path)
@@ -147,10 +170,13 @@ def _path_in_name(name: str) -> str | None:
     """The path in the name that OTel's ASGI middleware gives a span: `GET /x`, `HTTP /ws/x`,
     `/x`."""
     path = name[name.find("/") :] if "/" in name else ""
-    return path.partition("?")[0] or None
+    return without_query(path) or None
 
 
 def _other_name(span: ReadableSpan, attributes: Attributes) -> Name:
+    if span.kind is SpanKind.CLIENT and (method := method_of(attributes)):
+        url = client_url(attributes)
+        return (f"{method} {url}", "url") if url else (span.name, "custom")
     if first(attributes, MESSAGING_SYSTEM) is not None:
         return first_text(attributes, MESSAGING_DESTINATION) or span.name, "task"
     if first(attributes, DB_SYSTEM) is not None:
@@ -167,10 +193,7 @@ def to_description(span: ReadableSpan) -> str:
     if isinstance(explicit, str) and explicit:
         return explicit
     method = method_of(attributes)
-    if method and span.kind is SpanKind.CLIENT:
-        url = client_url(attributes)
-        return f"{method} {url}" if url else span.name
-    if method and span.kind is SpanKind.SERVER:
+    if method and span.kind in (SpanKind.CLIENT, SpanKind.SERVER):
         return to_server_name(span)[0]
     if first(attributes, DB_SYSTEM) is not None:
         text = first_text(attributes, DB_TEXT) or first_text(attributes, DB_SUMMARY)
@@ -184,23 +207,25 @@ def client_url(attributes: Attributes) -> str | None:
     """`scheme://host[:port]/path` of an outgoing request."""
     url = first_text(attributes, FULL_URL)
     if url:
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            return None
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}" if host else parts.path or None
-    host_only = first_text(attributes, SERVER_ADDRESS)
-    if not host_only:
+        scheme, host, path = split_url(url)
+        if host:
+            return f"{scheme}://{host}{path}"
+        return without_query(url) if url.startswith("/") else None
+    address = first_text(attributes, SERVER_ADDRESS)
+    if not address or not _HOST.fullmatch(address):
         return None
-    port = first(attributes, SERVER_PORT)
+    host = f"[{address}]" if address.count(":") > 1 and "[" not in address else address
+    port = first_int(attributes, SERVER_PORT)
     scheme = first_text(attributes, URL_SCHEME) or "http"
-    return f"{scheme}://{host_only}{f':{port}' if port else ''}{path_of(attributes) or ''}"
+    path = path_of(attributes) or ""
+    return f"{without_query(scheme)}://{host}{f':{port}' if port else ''}{path}"
 
 
+_HOST: Final = re.compile(r"[^/?#@\s]+")
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation."
 _NATIVE: Final = frozenset({"fastapi", "starlette"})
 _NOT_IN_ORIGIN: Final = re.compile(r"[^A-Za-z0-9_]+")
+_ORIGIN: Final = re.compile(r"[A-Za-z0-9_.]{1,128}")
 
 
 def to_origin(span: ReadableSpan, op: str | None) -> str:
@@ -210,11 +235,15 @@ def to_origin(span: ReadableSpan, op: str | None) -> str:
     """
     attributes = span.attributes or {}
     explicit = attributes.get("sentry.origin")
-    if isinstance(explicit, str) and explicit:
+    if isinstance(explicit, str) and _ORIGIN.fullmatch(explicit):
         return explicit
     scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
     short = scope.removeprefix(_INSTRUMENTATION)
     if short == scope and scope not in _NATIVE:
         return "manual"
     category = (op or "function").partition(".")[0]
-    return f"auto.{category}.otel.{_NOT_IN_ORIGIN.sub('_', short.partition('.')[0])}"
+    return f"auto.{_origin_part(category)}.otel.{_origin_part(short.partition('.')[0])}"
+
+
+def _origin_part(text: str) -> str:
+    return _NOT_IN_ORIGIN.sub("_", text)[:50]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,6 +20,7 @@ from otel_sentry_asgi._semconv import (
     RESPONSE_SIZE,
     SERVICE_NAME,
     SERVICE_VERSION,
+    Attributes,
     first,
     first_int,
     first_text,
@@ -28,13 +29,20 @@ from otel_sentry_asgi._translate.naming import (
     Name,
     path_of,
     template_of,
-    to_description,
     to_op,
     to_origin,
     to_server_name,
 )
-from otel_sentry_asgi._translate.span import seconds, to_data, to_links, to_span
+from otel_sentry_asgi._translate.span import (
+    MAX_OP,
+    seconds,
+    to_data,
+    to_json_values,
+    to_links,
+    to_span,
+)
 from otel_sentry_asgi._translate.status import from_http, to_status
+from otel_sentry_asgi._translate.text import to_text
 
 PARENT_ALREADY_SENT = "sentry.parent_span_already_sent"
 """Marks a follow-up transaction, under the name that Sentry's JavaScript and Elixir SDKs use."""
@@ -70,8 +78,11 @@ def to_transaction(
     """The transaction of *root* and its *children*, in the order of their start.
 
     *late* marks a follow-up: its root is a span whose local root has been sent before. *dropped*
-    counts children that are not in the list.
+    counts children that are not in the list. Of *facts*, only the request counts for a root that
+    is no server span.
     """
+    if late or root.kind is not SpanKind.SERVER:
+        facts = RequestFacts(request=facts.request)
     name, source = transaction_name(root, children, facts=facts, late=late)
     trace = _trace_context(root, facts=facts, late=late)
     if sampling_context is not None:
@@ -84,7 +95,7 @@ def to_transaction(
         "transaction_info": {"source": source},
         "start_timestamp": seconds(root.start_time),
         "timestamp": seconds(max(root.start_time or 0, root.end_time or 0)),
-        "contexts": _contexts(root, trace, facts if not late else NO_REQUEST),
+        "contexts": _contexts(root, trace, facts),
         "spans": [_span(span, root) for span in sorted(children, key=_start)],
     }
     if facts.request is not None:
@@ -103,14 +114,15 @@ def transaction_name(
 ) -> Name:
     """Name and source. A server span below the root may know the route that the root does not."""
     if late:
-        return (to_description(root) or "span")[:MAX_NAME], "custom"
-    path = path_of(root.attributes or {})
-    route = facts.route
-    for child in children:
-        if child.kind is SpanKind.SERVER:
-            route = template_of(first(child.attributes or {}, HTTP_ROUTE), path) or route
-    name, source = to_server_name(root, route=route, websocket=facts.websocket)
-    return (name or "span")[:MAX_NAME], source
+        name, source = to_server_name(root)[0], "custom"
+    else:
+        path = path_of(root.attributes or {})
+        route = facts.route
+        for child in children:
+            if child.kind is SpanKind.SERVER:
+                route = template_of(first(child.attributes or {}, HTTP_ROUTE), path) or route
+        name, source = to_server_name(root, route=route, websocket=facts.websocket)
+    return to_text(name, MAX_NAME) or "span", source
 
 
 def _start(span: ReadableSpan) -> int:
@@ -126,19 +138,19 @@ def _span(span: ReadableSpan, root: ReadableSpan) -> SpanPayload:
 
 def _trace_context(root: ReadableSpan, *, facts: RequestFacts, late: bool) -> TraceContext:
     attributes = root.attributes or {}
-    op = to_op(attributes, root.kind, websocket=facts.websocket and not late) or "function"
+    op = to_op(attributes, root.kind, websocket=facts.websocket) or "function"
     trace: TraceContext = {
         "trace_id": trace_hex(root.context.trace_id),
         "span_id": span_hex(root.context.span_id),
-        "op": op[:128],
-        "status": to_status(root.status, attributes),
+        "op": to_text(op, MAX_OP),
+        "status": to_status(root.status, {**attributes, **_http_status(attributes, facts)}),
         "origin": to_origin(root, op),
         "data": to_data(root),
     }
     if root.parent is not None:
         trace["parent_span_id"] = span_hex(root.parent.span_id)
-    if root.links:
-        trace["links"] = to_links(root)
+    if links := to_links(root):
+        trace["links"] = links
     if late:
         trace["data"][PARENT_ALREADY_SENT] = True
     return trace
@@ -148,20 +160,24 @@ def _contexts(root: ReadableSpan, trace: TraceContext, facts: RequestFacts) -> D
     contexts: Data = {"trace": trace}
     attributes = root.attributes or {}
     response: Data = {}
-    status = first_int(attributes, HTTP_STATUS)
-    if status is None and facts.status_code is not None:
-        status = facts.status_code
-        trace["status"] = from_http(status) or trace["status"]
-    if status is not None and not facts.websocket:
+    status = first_int(_http_status(attributes, facts) or attributes, HTTP_STATUS)
+    if status is not None and from_http(status) and not facts.websocket:
         response["status_code"] = status
-    if (size := first_int(attributes, RESPONSE_SIZE)) is not None:
+    size = first_int(attributes, RESPONSE_SIZE)
+    if size is not None and 0 <= size < 1 << 63:
         response["body_size"] = size
     if response and root.kind is SpanKind.SERVER:
         contexts["response"] = response
-    resource = dict(root.resource.attributes)
-    if resource:
+    if resource := to_json_values(root.resource.attributes):
         contexts["otel"] = {"resource": resource}
     return contexts
+
+
+def _http_status(attributes: Attributes, facts: RequestFacts) -> Data:
+    """The status code that was sent, for a span that does not know of any."""
+    if facts.status_code is None or first(attributes, HTTP_STATUS) is not None:
+        return {}
+    return {HTTP_STATUS[0]: facts.status_code}
 
 
 def _with_name(sampling_context: dict[str, str], name: str, source: str) -> dict[str, str]:
@@ -178,7 +194,7 @@ def resource_defaults(resource: Resource | None) -> dict[str, str]:
     version = first_text(attributes, (SERVICE_VERSION,))
     name = first_text(attributes, (SERVICE_NAME,))
     if version:
-        known = name and not name.startswith("unknown_service")
+        known = name and not name.startswith("unknown_service") and "/" not in name
         defaults["release"] = f"{name}@{version}" if known else version
     if environment := first_text(attributes, ENVIRONMENT):
         defaults["environment"] = environment
@@ -187,9 +203,15 @@ def resource_defaults(resource: Resource | None) -> dict[str, str]:
     return {key: value for key, value in defaults.items() if _is_valid(key, value)}
 
 
+_LONGEST: Final = {"release": 200, "environment": 64, "server_name": 200}
+_NO_RELEASE: Final = frozenset({".", "..", "latest"})
+_NO_ENVIRONMENT: Final = frozenset({".", "..", "none"})
+_RESERVED: Final = {"release": _NO_RELEASE, "environment": _NO_ENVIRONMENT}
+
+
 def _is_valid(key: str, value: str) -> bool:
     """Relay empties what is too long or holds these characters; then it is better left out."""
-    if any(character in value for character in "\n\r\t\\") or value.lower() in ("none", ".", ".."):
+    if not value.strip() or not value.isprintable() or len(value) > _LONGEST[key]:
         return False
-    longest = {"release": 200, "environment": 64}.get(key, 256)
-    return len(value) <= longest and (key == "server_name" or "/" not in value)
+    reserved = _RESERVED.get(key)
+    return reserved is None or (value.lower() not in reserved and not {"/", "\\"} & set(value))

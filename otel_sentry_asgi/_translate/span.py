@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -15,14 +16,24 @@ from otel_sentry_asgi._model import Data, SpanPayload
 from otel_sentry_asgi._semconv import ASGI_EVENT
 from otel_sentry_asgi._translate.naming import to_description, to_op, to_origin
 from otel_sentry_asgi._translate.status import to_status
+from otel_sentry_asgi._translate.text import MAX_TEXT, to_text
 
-MAX_TEXT = 8_192
-"""Characters of one attribute or description (Relay's limit for a log entry or exception value)."""
+MAX_OP = 128
+"""Characters of an operation (Relay cuts what is longer)."""
+
+MAX_ITEMS = 128
+"""Items of one list or nested attribute (OTel's limit for the attributes of a span)."""
+
+_LATEST = 253_402_300_799.0  # The last second of the year 9999.
 
 
 def seconds(nanoseconds: int | None) -> float:
-    """Epoch nanoseconds as epoch seconds; a float keeps about 0.2 microseconds today."""
-    return (nanoseconds or 0) / 1e9
+    """Epoch nanoseconds as epoch seconds; a float keeps about 0.2 microseconds today.
+
+    A time that Relay could not read would cost the whole transaction, so it becomes the nearest
+    that it can.
+    """
+    return min(max(0.0, (nanoseconds or 0) / 1_000_000_000), _LATEST)
 
 
 def is_asgi_event(span: ReadableSpan) -> bool:
@@ -45,7 +56,7 @@ def to_span(span: ReadableSpan) -> SpanPayload:
     payload: SpanPayload = {
         "trace_id": trace_hex(context.trace_id),
         "span_id": span_hex(context.span_id),
-        "description": to_description(span)[:MAX_TEXT],
+        "description": to_text(to_description(span)),
         "status": to_status(span.status, attributes),
         "origin": to_origin(span, op),
         "start_timestamp": seconds(span.start_time),
@@ -53,54 +64,79 @@ def to_span(span: ReadableSpan) -> SpanPayload:
         "data": to_data(span),
     }
     if op:
-        payload["op"] = op[:128]
+        payload["op"] = to_text(op, MAX_OP)
     if span.parent is not None:
         payload["parent_span_id"] = span_hex(span.parent.span_id)
-    if span.links:
-        payload["links"] = to_links(span)
+    if links := to_links(span):
+        payload["links"] = links
     return payload
 
 
 def to_data(span: ReadableSpan) -> Data:
     """The span's attributes and what OTel says about it, as JSON values."""
-    data: Data = {}
-    for key, value in (span.attributes or {}).items():
-        converted = to_json_value(value)
-        if converted is not None:
-            data[key] = converted
+    data = to_json_values(span.attributes or {})
     if span.kind is not SpanKind.INTERNAL:
         data["otel.kind"] = span.kind.name
     scope = span.instrumentation_scope
     if scope is not None and scope.name:
-        data["otel.scope.name"] = scope.name
+        data["otel.scope.name"] = to_text(scope.name)
         if scope.version:
-            data["otel.scope.version"] = scope.version
+            data["otel.scope.version"] = to_text(scope.version)
     if span.status.description:
-        data["otel.status_description"] = span.status.description[:MAX_TEXT]
+        data["otel.status_description"] = to_text(span.status.description)
     return data
 
 
+def to_json_values(attributes: Mapping[str, Any]) -> Data:
+    """Attributes as JSON values. What is nested comes out flat, under keys joined by dots, so that
+    the policy sees each key."""
+    flat: Data = {}
+    for key, value in attributes.items():
+        for path, leaf in _leaves(key, value):
+            flat[to_text(path)] = to_json_value(leaf)
+    return flat
+
+
+def _leaves(key: str, value: object) -> Iterator[tuple[str, object]]:
+    """The value itself, or the first `MAX_ITEMS` of what is nested in it."""
+    pending = [(key, value)]
+    left = MAX_ITEMS
+    while pending and left:
+        key, value = pending.pop()
+        items: Iterable[tuple[object, object]]
+        if isinstance(value, Mapping):
+            items = value.items()
+        elif isinstance(value, (list, tuple)) and any(map(_is_nested, value)):
+            items = enumerate(value)
+        else:
+            if value is not None:
+                left -= 1
+                yield key, value
+            continue
+        children = [(f"{key}.{name}", item) for name, item in islice(items, left)]
+        pending.extend(reversed(children))
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, (Mapping, list, tuple))
+
+
 def to_json_value(value: object) -> Any:
-    """What Sentry takes for an attribute: scalars, lists of strings; the rest as JSON text."""
-    if isinstance(value, (bool, int)):
-        return value
+    """What Sentry takes for an attribute: scalars, lists of strings; other lists as JSON text."""
+    if isinstance(value, int):
+        # Longer numbers lose digits in most readers, and Python does not print the longest.
+        return value if isinstance(value, bool) or value.bit_length() < 64 else to_text(hex(value))
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
-        return _text(value)
+        return to_text(value)
     if isinstance(value, (bytes, bytearray)):
-        return _text(bytes(value).decode("utf-8", "replace"))
-    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-        return [_text(item) for item in value]
-    if isinstance(value, (list, tuple, Mapping)):
-        return _text(json.dumps(value, default=str))
-    return None if value is None else _text(str(value))
-
-
-def _text(value: str) -> str:
-    """Text that can be encoded as UTF-8, of at most `MAX_TEXT` characters."""
-    text = value[:MAX_TEXT]
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+        return to_text(bytes(value[:MAX_TEXT]).decode("utf-8", "replace"))
+    if isinstance(value, (list, tuple)):
+        items = [to_json_value(item) for item in value[:MAX_ITEMS]]
+        texts = all(isinstance(item, str) for item in value)
+        return items if texts else to_text(json.dumps(items))
+    return None if value is None else to_text(str(value))
 
 
 def to_links(span: ReadableSpan) -> list[Data]:
@@ -110,9 +146,8 @@ def to_links(span: ReadableSpan) -> list[Data]:
             "trace_id": trace_hex(link.context.trace_id),
             "span_id": span_hex(link.context.span_id),
             "sampled": bool(link.context.trace_flags.sampled),
-            "attributes": {
-                key: to_json_value(value) for key, value in (link.attributes or {}).items()
-            },
+            "attributes": to_json_values(link.attributes or {}),
         }
         for link in span.links
+        if link.context.is_valid
     ]

@@ -61,7 +61,7 @@ def names() -> list[str]:
     """Of the transactions, after a flush."""
     bridge = otel_sentry_asgi._active.active()
     if bridge is not None:
-        assert bridge.force_flush(5)
+        assert bridge.pipeline.force_flush(5)
     return [one["transaction"] for one in payloads("transaction")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import sentry_sdk
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
+from sentry_sdk.integrations.fastapi import FastApiIntegration
+from sentry_sdk.integrations.starlette import StarletteIntegration
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
@@ -20,7 +23,7 @@ from websockets.sync.client import connect
 import otel_sentry_asgi
 from otel_sentry_asgi import SentryMiddleware, SentrySpanProcessor
 from otel_sentry_asgi.export import Clean, Origin, Transaction
-from tests.integration.apps import Shop
+from tests.integration.apps import AT_ONCE, Shop
 from tests.integration.conftest import Run, ids, title
 from tests.support.kent import Kent
 from tests.support.server import serve
@@ -361,7 +364,7 @@ def test_a_rate_of_zero_sends_errors_and_counts_the_rest(init: Init, run: Run, k
     assert service.transactions == []
     error = service.error()
     assert ids(error) in service.otlp_ids
-    assert counted()["lost.sample_rate"] == 4
+    assert counted()["lost.sample_rate"] == 2, "the server span and `price`"
 
 
 def test_the_handlers_own_name_wins(init: Init, provider: TracerProvider, kent: Kent) -> None:
@@ -410,6 +413,43 @@ def test_work_outside_of_requests(init: Init, provider: TracerProvider, kent: Ke
         assert ids(error.body) == (last["trace_id"], last["span_id"])
         assert error.body["exception"]["values"][-1]["mechanism"]["handled"] is False
     assert "job-0" not in sentry_sdk.get_isolation_scope()._tags
+
+
+def test_without_any_layer_of_ours_requests_are_still_isolated(init: Init, run: Run) -> None:
+    """Neither an OTel middleware to wrap nor an integration: the processor is what is left."""
+    init(disabled_integrations=[StarletteIntegration(), FastApiIntegration()])
+
+    with run("fastapi_native") as (url, service):
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(httpx.get, [f"{url}/together/{n}" for n in range(AT_ONCE)]))
+        assert httpx.get(f"{url}/ids").text == ""
+        assert httpx.get(f"{url}/log").status_code == 200
+
+    together = [one for one in service.transactions if "/together/" in one["transaction"]]
+    assert len(together) == AT_ONCE
+    assert sorted(one["tags"]["number"] for one in together) == list("01234567")
+    assert all(one["user"] == {"id": f"user-{one['tags']['number']}"} for one in together)
+    assert service.error()["tags"] == {"from": "log"}
+
+
+def test_an_event_that_cannot_be_cleaned_is_not_sent(
+    init: Init, run: Run, failures: list[tuple[str, BaseException]]
+) -> None:
+    def breaking(event: Any, hint: Any) -> Any:
+        if not event.get("type"):
+            event["request"] = 5
+        return event
+
+    init()
+    with sentry_sdk.isolation_scope() as scope:
+        scope.add_event_processor(breaking)
+        with run("contrib_plain") as (url, service):
+            assert httpx.get(f"{url}/boom").status_code == 500
+
+    assert service.errors == []
+    assert [where for where, _ in failures] == ["event processor"]
+    failures.clear()
+    assert otel_sentry_asgi.stats()["lost.internal_sdk_error"] == 1
 
 
 PRIVATE = {

@@ -297,7 +297,7 @@ def test_uploads_do_not_trace_themselves() -> None:
         otel_sentry_asgi.instrument()
         get(OpenTelemetryMiddleware(hello), "/a")
         for _ in range(5):
-            otel_sentry_asgi._active.active().force_flush(5)
+            otel_sentry_asgi._active.active().pipeline.force_flush(5)
         report(posts=Sentry.posts, stats=otel_sentry_asgi.stats())
         server.shutdown()
         server.server_close()

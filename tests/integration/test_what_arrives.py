@@ -170,22 +170,26 @@ def test_an_exception_after_the_response(stack: str, init: Init, run: Run) -> No
     assert ids(error) in spans
 
 
-def test_an_exception_in_a_task_that_outlives_the_request(stack: str, init: Init, run: Run) -> None:
+def test_an_exception_in_a_task_that_outlives_the_request(
+    stack: str, init: Init, run: Run, kent: Kent
+) -> None:
     init()
 
     with run(stack) as (url, service):
         assert httpx.get(f"{url}/task").status_code == 200
+        kent.wait_for(Kent.transactions)
         assert httpx.get(f"{url}/release").status_code == 200
 
     error = service.error()
-    first = [one for one in service.transactions if one["request"]["url"].endswith("/task")]
-    everything = [(span["trace_id"], span["span_id"]) for one in first for span in one["spans"]] + [
-        ids(one) for one in service.transactions
-    ]
+    late = service.transaction(late=True)
+    (first,) = [one for one in service.transactions if one["transaction"] == "GET /task"]
     assert title(error) == "ShopError: from a task"
-    assert error["tags"]["from"] == "task"
-    assert ids(error)[0] == ids(first[0])[0]
-    assert ids(error) in everything
+    assert error["exception"]["values"][-1]["mechanism"]["handled"] is False
+    assert error["tags"]["from"] == late["tags"]["from"] == "task"
+    assert error["request"]["url"] == late["request"]["url"] == f"{url}/task"
+    assert ids(error) == ids(late)
+    assert ids(late)[0] == ids(first)[0]
+    assert late["transaction"] == "outliving"
 
 
 def test_an_error_that_is_logged(stack: str, init: Init, run: Run) -> None:

@@ -1,0 +1,210 @@
+"""From ended spans to what the exporter gets: queue, assembly, translation, policy."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, SpanKind
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._assembly import Assembler, Segment
+from otel_sentry_asgi._dsc import sampling_context
+from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._model import Transaction
+from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._semconv import FULL_URL, first_text
+from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi._translate.segment import NO_REQUEST, resource_defaults, to_transaction
+from otel_sentry_asgi._translate.span import is_asgi_event
+from otel_sentry_asgi._worker import Item, Worker
+from otel_sentry_asgi.export import Exporter, Origin
+from otel_sentry_asgi.sampling import Decision, decide
+
+_STARTED = 0
+_ENDED = 1
+
+
+class Pipeline:
+    """Takes spans on the request path, everything else happens on the worker's thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        exporter: Exporter,
+        stats: Stats,
+        tidy: Callable[[float], float | None],
+        clock: Callable[[], float],
+    ) -> None:
+        """*tidy* is called in each turn with the time, and says when it wants to be called next."""
+        self._settings = settings
+        self._exporter = exporter
+        self._stats = stats
+        self._tidy = tidy
+        self._clock = clock
+        self._closing = False
+        self._assembler = Assembler(settings, self._lost_spans)
+        self._worker = Worker(self._turn, max_queue=settings.max_queue)
+
+    def started(self, context: SpanContext, exchange: Exchange) -> None:
+        """Queue that a sampled local root has started. Never blocks."""
+        self._worker.put((_STARTED, context, exchange), wake=False)
+
+    def ended(self, span: ReadableSpan, exchange: Exchange | None, *, wake: bool) -> None:
+        """Queue an ended span; with *wake* see to it that the worker looks. Never blocks."""
+        if not self._worker.put((_ENDED, span, exchange), wake=wake):
+            self._lost_spans("queue_overflow", 1)
+
+    def unsampled(self, span: ReadableSpan, *, is_root: bool) -> None:
+        """Count an ended span of a trace that is not sent."""
+        if not self._is_left_out(span):
+            if is_root:
+                sentry.record_lost("sample_rate", "transaction", 1)
+            self._lost_spans("sample_rate", 1)
+
+    def force_flush(self, timeout: float) -> bool:
+        """Send every segment whose root has ended; False if that took longer than *timeout*
+        seconds."""
+        until = self._clock() + timeout
+        flushed = self._worker.flush(timeout)
+        return self._flush_exporter(until) and flushed
+
+    def shutdown(self, timeout: float) -> bool:
+        """Send everything that has ended, also below roots that have not, and end the thread."""
+        self._closing = True
+        try:
+            until = self._clock() + timeout
+            stopped = self._worker.stop(timeout)
+            return self._flush_exporter(until) and stopped
+        finally:
+            self._closing = False
+
+    def reset(self) -> None:
+        """After a fork: what was buffered is the parent's to send."""
+        self._assembler = Assembler(self._settings, self._lost_spans)
+        self._worker.reset()
+
+    def _flush_exporter(self, until: float) -> bool:
+        with contained("exporter"):
+            return self._exporter.force_flush(max(0.0, until - self._clock()))
+        return False
+
+    def _turn(self, items: list[Item], flush: bool) -> float | None:
+        token = otel_context.attach(_suppressed())
+        try:
+            now = self._clock()
+            for kind, subject, exchange in items:
+                if kind == _STARTED:
+                    self._assembler.started(subject, exchange, now)
+                elif not self._is_left_out(subject):
+                    self._assembler.ended(subject, exchange, now)
+            segments = (
+                self._assembler.flush(everything=self._closing)
+                if flush
+                else self._assembler.due(now)
+            )
+            for segment in segments:
+                with contained("export"):
+                    self._send(segment)
+                time.sleep(0)  # The event loop's turn.
+            times = (self._assembler.next_due(), self._tidy(now))
+            return min((at for at in times if at is not None), default=None)
+        finally:
+            otel_context.detach(token)
+
+    def _is_left_out(self, span: ReadableSpan) -> bool:
+        return is_asgi_event(span) and not self._settings.keep_asgi_spans
+
+    def _send(self, segment: Segment) -> None:
+        decision = _decision_of(segment)
+        if not decision.sampled:
+            if decision.sample_rate is not None:
+                self._lost_segment("sample_rate", segment)
+            return
+        if _is_upload(segment.root):
+            return
+        if _is_superseded(segment):
+            self._stats.add("superseded")
+            return
+        exchange = segment.exchange
+        scopes = (
+            (None, None) if exchange is None else (exchange.sentry_scope, exchange.current_scope)
+        )
+        try:
+            transaction = self._to_transaction(segment, decision)
+            clean = sentry.policy(self._settings.sensitive_terms).clean(transaction)
+            self._exporter.export(clean, Origin(*scopes))
+        except BaseException:
+            self._lost_segment("internal_sdk_error", segment)
+            raise
+        self._stats.add("transactions")
+        self._stats.add("spans", len(segment.children) + 1)
+        if segment.dropped:
+            self._stats.add("lost.buffer_overflow", segment.dropped)
+
+    def _to_transaction(self, segment: Segment, decision: Decision) -> Transaction:
+        root, exchange = segment.root, segment.exchange
+        transaction = to_transaction(
+            root,
+            segment.children,
+            event_id=uuid.uuid4().hex,
+            facts=NO_REQUEST if exchange is None else exchange.facts(),
+            sampling_context=sampling_context(root.context.trace_id, sentry.facts(), decision),
+            late=segment.late,
+            dropped=segment.dropped,
+        )
+        if exchange is not None and not segment.late:
+            by_hand = sentry.name_set_by_hand(exchange.current_scope)
+            if by_hand is not None:
+                transaction["transaction"] = by_hand
+                transaction["transaction_info"] = {"source": "custom"}
+        sentry.fill_defaults(transaction, resource_defaults(root.resource))
+        return transaction
+
+    def _lost_spans(self, reason: str, quantity: int) -> None:
+        self._stats.add(f"lost.{reason}", quantity)
+        sentry.record_lost(reason, "span", quantity)
+
+    def _lost_segment(self, reason: str, segment: Segment) -> None:
+        sentry.record_lost(reason, "transaction", 1)
+        self._lost_spans(reason, len(segment.children) + 1)
+
+
+def _suppressed() -> otel_context.Context:
+    """A context in which OTel's instrumentations make no spans."""
+    key = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+    return otel_context.set_value(key, value=True)
+
+
+def _decision_of(segment: Segment) -> Decision:
+    """The decision made at the start; for a span without any, what the trace id gives."""
+    exchange, trace_id = segment.exchange, segment.root.context.trace_id
+    if exchange is not None and trace_id in exchange.decisions:
+        return exchange.decisions[trace_id]
+    rate, sampler = sentry.tracing()
+    return decide(
+        trace_id,
+        rate=1.0 if sampler is not None else rate,
+        sampler=None,
+        sampling_context=dict,
+    )
+
+
+def _is_upload(span: ReadableSpan) -> bool:
+    """Whether the span is an upload to Sentry itself."""
+    if span.kind is not SpanKind.CLIENT:
+        return False
+    url, prefix = first_text(span.attributes or {}, FULL_URL), sentry.upload_prefix()
+    return bool(url and prefix and url.startswith(prefix))
+
+
+def _is_superseded(segment: Segment) -> bool:
+    """Whether the request has a server span further in, and no work hangs here."""
+    exchange = segment.exchange
+    if segment.late or segment.children or exchange is None:
+        return False
+    return exchange.has_inner_root(segment.root)
