@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, Final
 
 # By name, so that no framework has to be imported: Starlette, uvicorn, Litestar, websockets.
@@ -19,10 +20,35 @@ def is_disconnect(error: BaseException) -> bool:
 def is_error(error: BaseException) -> bool:
     """Whether an exception that leaves the application is an error: no cancellation, exit, or
     client that went away. A group is one if any of its members is."""
-    members = getattr(error, "exceptions", None)
-    if isinstance(members, tuple):
-        return any(is_error(member) for member in members if isinstance(member, BaseException))
-    return isinstance(error, Exception) and not is_disconnect(error)
+    return any(
+        isinstance(member, Exception) and not is_disconnect(member)
+        for member in members(error)
+        if not is_group(member)
+    )
+
+
+def is_group(error: BaseException) -> bool:
+    """Whether it holds other exceptions."""
+    return bool(_nested(error))
+
+
+def members(error: BaseException) -> Iterator[BaseException]:
+    """*error*, and what a group holds at any depth, each once."""
+    pending, seen = [error], set()
+    while pending:
+        member = pending.pop()
+        if id(member) not in seen:
+            seen.add(id(member))
+            yield member
+            pending.extend(reversed(_nested(member)))
+
+
+def _nested(error: BaseException) -> list[BaseException]:
+    """What a group holds: one of Python's own, or of a library for older versions."""
+    nested = getattr(error, "exceptions", None)
+    if not isinstance(nested, tuple):
+        return []
+    return [member for member in nested if isinstance(member, BaseException)]
 
 
 def is_response(error: BaseException) -> bool:

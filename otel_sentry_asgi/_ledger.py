@@ -7,13 +7,16 @@ oldest when there are more than `MAX_KEPT`.
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanContext
+
+from otel_sentry_asgi._errors import is_group, members
 
 KEPT_FOR = 10.0
 """Seconds. Servers log an exception that left the application at once; daphne within a second."""
@@ -30,51 +33,58 @@ class _Entry:
 
 
 class Ledger:
-    """Remembers exceptions: the span that recorded each first, and whether it has been reported."""
+    """Remembers exceptions: the span that recorded each first, and whether it has been reported.
+
+    Any thread may call it at any time; also what runs when an exception is freed.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self.clear()
 
     def note(self, error: BaseException, span: SpanContext) -> None:
         """Remember the first, that is the innermost, span that recorded *error*."""
-        entry = self._entry(error)
-        if entry.span is None:
-            entry.span = span
+        with self._lock:
+            entry = self._entry(error)
+            if entry.span is None:
+                entry.span = span
 
     def span_of(self, error: BaseException) -> SpanContext | None:
         """The span on which *error*, or for a group one of its members, was recorded first."""
-        for member in _members(error):
-            entry = self._find(member)
-            if entry is not None and entry.span is not None:
-                return entry.span
-        return None
+        with self._lock:
+            for member in members(error):
+                entry = self._find(member)
+                if entry is not None and entry.span is not None:
+                    return entry.span
+            return None
 
     def claim(self, error: BaseException) -> bool:
         """True for the first caller only. A group is reported when all its members have been."""
-        members = list(_members(error))
-        fresh = [member for member in members if not self._is_reported(member)]
-        leaves = [member for member in fresh if not _is_group(member)]
-        for member in fresh:
-            self._entry(member).reported = True
-        return bool(leaves) if len(members) > 1 else bool(fresh)
+        with self._lock:
+            fresh = [member for member in members(error) if not self._is_reported(member)]
+            for member in fresh:
+                self._entry(member).reported = True
+            return not all(is_group(member) for member in fresh)
 
     def is_reported(self, error: BaseException) -> bool:
         """Whether somebody has claimed *error*."""
-        return self._is_reported(error)
+        with self._lock:
+            return self._is_reported(error)
 
     def expire(self, now: float) -> float | None:
         """Forget what is too old; return when to call again, None if nothing is left."""
-        while self._entries:
-            key, entry = next(iter(self._entries.items()))
-            if entry.until > now and len(self._entries) <= MAX_KEPT:
-                return entry.until
-            self._entries.pop(key, None)
-        return None
+        with self._lock:
+            while self._entries:
+                key, entry = next(iter(self._entries.items()))
+                if entry.until > now and len(self._entries) <= MAX_KEPT:
+                    return entry.until
+                self._entries.pop(key, None)
+            return None
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
+        """Forget everything, also who holds the lock: after a fork that may be nobody."""
+        self._lock = threading.RLock()
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
 
     def _is_reported(self, error: BaseException) -> bool:
         entry = self._find(error)
@@ -100,17 +110,3 @@ def _reference(error: BaseException) -> Callable[[], BaseException | None]:
         return weakref.ref(error)
     except TypeError:
         return lambda: error
-
-
-def _is_group(error: BaseException) -> bool:
-    return isinstance(getattr(error, "exceptions", None), tuple)
-
-
-def _members(error: BaseException) -> Iterator[BaseException]:
-    """*error*, and what an exception group holds, at any depth."""
-    yield error
-    nested = getattr(error, "exceptions", None)
-    if isinstance(nested, tuple):
-        for member in nested:
-            if isinstance(member, BaseException):
-                yield from _members(member)

@@ -25,6 +25,9 @@ seconds), or None."""
 SOON = 0.1
 """Seconds. A thread that wakes by itself within this time is not woken."""
 
+AFTER_FAILURE = 1.0
+"""Seconds until the next turn when one has failed: what it left may be taken then."""
+
 
 class Worker:
     """Calls *turn* on a thread of its own, one call at a time."""
@@ -32,19 +35,18 @@ class Worker:
     def __init__(self, turn: Turn, *, max_queue: int) -> None:
         self._turn = turn
         self._max_queue = max_queue
-        self._queue: deque[Item] = deque()
-        self._thread: threading.Thread | None = None
-        self._idle = True
         self.reset()
 
     def put(self, item: Item, *, wake: bool) -> bool:
-        """Queue an item, False if there is no room; with *wake* see to it that the thread looks."""
-        if len(self._queue) >= self._max_queue:
-            return False
-        self._queue.append(item)
-        if wake:
+        """Queue an item, False if there is no room; with *wake*, or when the queue is half full,
+        see to it that the thread looks."""
+        waiting = len(self._queue)
+        is_full = waiting >= self._max_queue
+        if not is_full:
+            self._queue.append(item)
+        if wake or waiting * 2 >= self._max_queue:
             self.wake()
-        return True
+        return not is_full
 
     def wake(self) -> None:
         """Let the thread look at the queue, if it is not going to by itself."""
@@ -55,24 +57,31 @@ class Worker:
             self._wakeup.set()
 
     def flush(self, timeout: float) -> bool:
-        """Have everything that was queued before the call taken and flushed; False on timeout."""
+        """Have everything that was queued before the call taken and flushed; False on timeout, and
+        at once when called from a turn."""
+        if self._in_turn == threading.get_ident():
+            return False
+        until = time.monotonic() + timeout
         with self._condition:
             self._wanted += 1
             wanted = self._wanted
         self.wake()
         self._wakeup.set()
         if self._thread is None:
-            self._one_turn()
+            self._one_turn(timeout)
         with self._condition:
-            return self._condition.wait_for(lambda: self._flushed >= wanted, timeout)
+            left = until - time.monotonic()
+            return self._condition.wait_for(lambda: self._flushed >= wanted, max(0.0, left))
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the thread. What is queued later starts it again."""
         flushed = self.flush(timeout)
-        thread, self._thread = self._thread, None
+        with self._start_lock:
+            thread, self._thread = self._thread, None
+            stopping, wakeup = self._stopping, self._wakeup
         if thread is not None:
-            self._stopping.set()
-            self._wakeup.set()
+            stopping.set()
+            wakeup.set()
             if thread is not threading.current_thread():
                 thread.join(timeout)
         return flushed
@@ -80,12 +89,14 @@ class Worker:
     def reset(self) -> None:
         """Begin with nothing: in a forked child there is no thread, and the items are the
         parent's."""
-        self._queue = deque()
+        self._queue: deque[Item] = deque()
         self._wakeup = threading.Event()
         self._stopping = threading.Event()
         self._condition = threading.Condition()
         self._start_lock = threading.Lock()
-        self._thread = None
+        self._turn_lock = threading.Lock()
+        self._in_turn: int | None = None
+        self._thread: threading.Thread | None = None
         self._idle = True
         self._wanted = 0
         self._flushed = 0
@@ -108,22 +119,39 @@ class Worker:
 
     def _run(self, stopping: threading.Event) -> None:
         due: float | None = None
-        while not stopping.is_set():
-            self._idle = due is None or due - time.monotonic() > SOON
-            if not self._queue or due is not None:
-                self._wakeup.wait(None if due is None else max(0.0, due - time.monotonic()))
-            self._wakeup.clear()
-            self._idle = False
-            due = self._one_turn()
+        try:
+            while not stopping.is_set():
+                # First this, then a look at the queue: who puts something there in between sees
+                # it and wakes us.
+                self._idle = due is None or due - time.monotonic() > SOON
+                if not (self._idle and self._queue):
+                    self._wakeup.wait(_until(due))
+                self._wakeup.clear()
+                self._idle = False
+                due = self._one_turn()
+        finally:
+            with self._start_lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
 
-    def _one_turn(self) -> float | None:
+    def _one_turn(self, timeout: float = -1) -> float | None:
+        if not self._turn_lock.acquire(timeout=timeout):
+            return None
+        try:
+            self._in_turn = threading.get_ident()
+            return self._locked_turn()
+        finally:
+            self._in_turn = None
+            self._turn_lock.release()
+
+    def _locked_turn(self) -> float | None:
         with self._condition:
             wanted = self._wanted
         flush = wanted > self._flushed
         items = []
         while self._queue:
             items.append(self._queue.popleft())
-        due: float | None = None
+        due: float | None = time.monotonic() + AFTER_FAILURE
         with contained("worker"):
             due = self._turn(items, flush)
         if flush:
@@ -131,3 +159,10 @@ class Worker:
                 self._flushed = wanted
                 self._condition.notify_all()
         return due
+
+
+def _until(due: float | None) -> float | None:
+    """Seconds to wait, of which no clock is asked for more than it can count."""
+    if due is None:
+        return None
+    return min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)

@@ -86,11 +86,18 @@ def _below_mount(prefix: str, path_params: Mapping[str, Any]) -> str:
 
 def _url(scope: Mapping[str, Any], host: str | None) -> str:
     scheme = str(scope.get("scheme") or ("ws" if scope.get("type") == "websocket" else "http"))
-    path = quote(path_in(scope), safe="/:@!$&'()*+,;=~%")
-    if host is None and scope.get("server"):
-        name, port = scope["server"]
-        host = f"{name}:{port}" if port and port != _DEFAULT_PORTS.get(scheme) else str(name)
+    path = quote(path_in(scope), safe="/:@!$&'()*+,;=~%", errors="replace")
+    host = host or _server(scope, _DEFAULT_PORTS.get(scheme))
     return f"{scheme}://{host}{path}" if host else path
+
+
+def _server(scope: Mapping[str, Any], default_port: int | None) -> str | None:
+    """The server's own address; None for a Unix socket, which has no port."""
+    name, port = scope.get("server") or (None, None)
+    if not name or not port:
+        return None
+    host = f"[{name}]" if ":" in name else name
+    return host if port == default_port else f"{host}:{port}"
 
 
 def _latin(value: bytes | str) -> str:

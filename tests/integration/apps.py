@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,13 +51,13 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.tracer = self.provider.get_tracer("shop")
-        plain = sqlite3.connect(":memory:", check_same_thread=False)
-        plain.execute("CREATE TABLE orders (id INTEGER, customer TEXT)")
-        self.database = SQLite3Instrumentor().instrument_connection(plain, self.provider)
 
     async def order(self, request: Request) -> Response:
         sentry_sdk.set_tag("order", request.path_params["id"])
-        self.database.cursor().execute("SELECT id FROM orders WHERE customer = 'ann@example.org'")
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute("CREATE TABLE orders (id INTEGER, customer TEXT)")
+            traced = SQLite3Instrumentor().instrument_connection(connection, self.provider)
+            traced.cursor().execute("SELECT id FROM orders WHERE customer = 'ann@example.org'")
         return PlainTextResponse("ok")
 
     async def failing(self, request: Request) -> Response:
