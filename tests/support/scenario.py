@@ -17,11 +17,10 @@ _ROOT = Path(__file__).parents[2]
 def scenario(
     code: str, env: Mapping[str, str] | None = None, timeout: float = 30
 ) -> dict[str, Any]:
-    """Run *code* after `from tests.integration.prelude import *`; what it `report`s, last one wins."""
+    """Run *code* after `from tests.integration.prelude import *`; what it `report`s last."""
     program = "from tests.integration.prelude import *\n" + textwrap.dedent(code)
-    inherited = {
-        key: os.environ[key] for key in os.environ if not key.startswith(("OTEL_", "SENTRY_"))
-    }  # noqa: TID251
+    ours = ("OTEL_", "SENTRY_")
+    inherited = {key: os.environ[key] for key in os.environ if not key.startswith(ours)}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=_ROOT,

@@ -1,0 +1,46 @@
+"""Frameworks that swallow exceptions: one issue all the same, and it says unhandled."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.integration.conftest import ids, title
+from tests.integration.frameworks import FRAMEWORKS
+from tests.support.kent import Kent
+from tests.support.server import serve_process
+
+
+@pytest.mark.parametrize("integrations", ["on", "off"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_exception_that_the_framework_swallows(
+    framework: str, integrations: str, kent: Kent
+) -> None:
+    """With sentry-sdk's integration for the framework and without it."""
+    env = {"FRAMEWORK": framework, "INTEGRATIONS": integrations, "SENTRY_DSN": kent.dsn}
+    views = ["boom", "sync"] if framework == "django" else ["boom"]
+
+    with serve_process(
+        "tests.integration.frameworks:create", arguments=["--factory"], env=env
+    ) as server:
+        for view in views:
+            assert httpx.get(f"{server.url}/{view}/7").status_code == 500
+        assert httpx.get(f"{server.url}/missing").status_code == 404
+
+    errors = [item.body for item in kent.errors()]
+    transactions = [item.body for item in kent.transactions()]
+    assert [title(error) for error in errors] == ["ValueError: in the view"] * len(views)
+    for view, error, transaction in zip(views, errors, transactions, strict=False):
+        value = error["exception"]["values"][-1]
+        assert value["mechanism"]["handled"] is False
+        assert [frame["function"] for frame in value["stacktrace"]["frames"]][-1] == "fail"
+        assert str(error["tags"]["number"]) == str(transaction["tags"]["number"]) == "7"
+        assert error["request"]["url"] == f"{server.url}/{view}/7"
+        assert ids(error)[0] == ids(transaction)[0]
+        assert transaction["contexts"]["trace"]["status"] == "internal_error"
+    assert len(transactions) == len(views) + 1
+    for sessions in kent.sessions():
+        assert sessions.body["aggregates"][0]["crashed"] == len(views)
+        assert sessions.body["aggregates"][0]["exited"] == 1
+    # Django has no lifespan, so nothing tells it that the server ends.
+    assert len(kent.sessions()) == (0 if framework == "django" else 1)
