@@ -8,7 +8,8 @@ is sent, while the application still runs. So the end of the root is not the end
 2. A span *ends*: it waits in its trace.
 3. The root ends: the segment stays open for `settle` seconds, and up to `linger` while its exchange
    still runs. Then it is cut: the root and all spans that wait for it come out as one `Segment`.
-4. A span that ends later comes out as a follow-up segment (`late`), after another `settle`.
+4. A span that ends later comes out as a follow-up segment (`late`), after another `settle`, also
+   when another root of the same trace has started since.
 5. A root that has not ended, and in whose trace nothing has for `max_age` seconds, gives up the
    children that wait for it as follow-ups. It stays live.
 
@@ -36,6 +37,9 @@ Lost = Callable[[str, int], None]
 MAX_ROOTS = 10_000
 """Live roots that are remembered (the number that Sentry's JavaScript SDK remembers of sent
 ones)."""
+
+SHORTEST_WAIT = 0.01
+"""Seconds until a request that still runs is looked at again, should `settle` be shorter."""
 
 MAX_SENT = 1_000
 """Traces whose segment has been cut and whose late spans can still be told apart from orphans."""
@@ -75,35 +79,38 @@ class _Trace:
 
     roots: dict[int, _Root] = field(default_factory=dict)
     waiting: list[_Waiting] = field(default_factory=list)
+    """For one of the roots."""
+    late: list[_Waiting] = field(default_factory=list)
+    """For no root that is known."""
+    late_due: float = 0.0
     dropped: int = 0
     active: float = 0.0
-    late_due: float | None = None
 
 
 class Assembler:
     """Groups ended spans. `started` and `ended` take the time of the call, in monotonic seconds."""
 
-    def __init__(self, settings: Settings, lost: Lost) -> None:
+    def __init__(self, settings: Settings, lost: Lost, *, max_roots: int = MAX_ROOTS) -> None:
         self._settings = settings
         self._lost = lost
+        self._max_roots = max_roots
         self._traces: OrderedDict[int, _Trace] = OrderedDict()
+        self._busy: dict[int, _Trace] = {}
+        """Those in which something has ended: the others, such as idle websockets, cost nothing."""
         self._sent: OrderedDict[int, Exchange | None] = OrderedDict()
         self._buffered = 0
         self._live = 0
 
     @property
     def buffered(self) -> int:
-        """Ended spans that wait."""
+        """Ended spans that wait: at most `max_buffered`, and `max_roots` more."""
         return self._buffered
 
     def started(self, context: SpanContext, exchange: Exchange | None, now: float) -> None:
         """Note that a local root has started."""
         trace = self._trace(context.trace_id, now)
         if context.span_id not in trace.roots:
-            trace.roots[context.span_id] = _Root(context, exchange)
-            self._live += 1
-        if self._live > MAX_ROOTS:
-            self._forget_oldest_root()
+            self._add_root(trace, context, exchange)
 
     def ended(self, span: ReadableSpan, exchange: Exchange | None, now: float) -> None:
         """Note that a span has ended."""
@@ -111,54 +118,57 @@ class Assembler:
         trace = self._trace(context.trace_id, now)
         root = trace.roots.get(context.span_id)
         if root is None and is_local_root(span):
-            root = trace.roots[context.span_id] = _Root(context, exchange)
-            self._live += 1
+            root = self._add_root(trace, context, exchange)
+            trace.waiting, trace.late = trace.waiting + trace.late, []
         if root is not None and root.span is None:
             root.span, root.exchange = span, root.exchange or exchange
             root.due, root.latest = now + self._settings.settle, now + self._settings.linger
-            self._buffered += 1
-            return
-        if self._buffered >= self._settings.max_buffered:
+            self._buffer(context.trace_id, trace)
+        elif self._buffered >= self._settings.max_buffered:
             trace.dropped += 1
-            return
-        trace.waiting.append(_Waiting(span, exchange))
-        self._buffered += 1
-        if len(trace.waiting) > 2 * self._settings.max_spans * max(1, len(trace.roots)):
-            self._prune(trace)
-        if not trace.roots and trace.late_due is None:
-            trace.late_due = now + self._settings.settle
+            self._tidy(context.trace_id, trace)
+        else:
+            self._buffer(context.trace_id, trace)
+            self._wait(trace, _Waiting(span, exchange), now)
 
     def due(self, now: float) -> list[Segment]:
         """Cut what is complete at the time *now*."""
         segments: list[Segment] = []
-        for trace_id, trace in list(self._traces.items()):
+        for trace_id, trace in list(self._busy.items()):
             due = [root for root in trace.roots.values() if self._is_due(root, now)]
             segments.extend(self._cut(trace_id, trace, root) for root in due)
-            if self._has_late(trace, now):
-                segments.extend(self._cut_waiting(trace_id, trace))
-            self._drop_if_empty(trace_id, trace)
+            if trace.late and now >= trace.late_due:
+                segments.extend(self._cut_late(trace_id, trace))
+            if trace.waiting and now >= trace.active + self._settings.max_age:
+                trace.late, trace.waiting = trace.late + trace.waiting, []
+                segments.extend(self._cut_late(trace_id, trace))
+            self._tidy(trace_id, trace)
         return segments
 
     def flush(self, *, everything: bool) -> list[Segment]:
         """Cut every root that has ended; with *everything*, also what waits for roots that have
         not."""
         segments: list[Segment] = []
-        for trace_id, trace in list(self._traces.items()):
+        for trace_id, trace in list(self._busy.items()):
             ended = [root for root in trace.roots.values() if root.span is not None]
             segments.extend(self._cut(trace_id, trace, root) for root in ended)
-            if everything or not trace.roots:
-                segments.extend(self._cut_waiting(trace_id, trace))
-            self._drop_if_empty(trace_id, trace)
+            if everything:
+                trace.late, trace.waiting = trace.late + trace.waiting, []
+            segments.extend(self._cut_late(trace_id, trace))
+            self._tidy(trace_id, trace)
+        if everything:
+            for trace in self._traces.values():
+                self._count_dropped(trace)
         return segments
 
     def next_due(self) -> float | None:
         """When `due` should be called next; None if nothing waits."""
         times: list[float] = []
-        for trace in self._traces.values():
+        for trace in self._busy.values():
             times.extend(root.due for root in trace.roots.values() if root.span is not None)
-            if trace.late_due is not None:
+            if trace.late:
                 times.append(trace.late_due)
-            elif trace.waiting:
+            if trace.waiting:
                 times.append(trace.active + self._settings.max_age)
         return min(times, default=None)
 
@@ -169,28 +179,44 @@ class Assembler:
         trace.active = now
         return trace
 
+    def _buffer(self, trace_id: int, trace: _Trace) -> None:
+        self._busy[trace_id] = trace
+        self._buffered += 1
+
+    def _add_root(self, trace: _Trace, context: SpanContext, exchange: Exchange | None) -> _Root:
+        root = trace.roots[context.span_id] = _Root(context, exchange)
+        self._live += 1
+        if self._live > self._max_roots:
+            self._forget_oldest_root(root)
+        return root
+
+    def _wait(self, trace: _Trace, waiting: _Waiting, now: float) -> None:
+        if not trace.roots:
+            if not trace.late:
+                trace.late_due = now + self._settings.settle
+            trace.late.append(waiting)
+        else:
+            trace.waiting.append(waiting)
+            if len(trace.waiting) > 2 * self._settings.max_spans * len(trace.roots):
+                self._prune(trace)
+
     def _is_due(self, root: _Root, now: float) -> bool:
         if root.span is None or now < root.due:
             return False
-        running = root.exchange is not None and root.exchange.is_request
-        if running and not root.exchange.finished and now < root.latest:  # type: ignore[union-attr]
-            root.due = min(now + self._settings.settle, root.latest)
-            return root.due <= now
-        return True
-
-    def _has_late(self, trace: _Trace, now: float) -> bool:
-        if not trace.waiting:
-            return False
-        if not trace.roots:
-            return trace.late_due is not None and now >= trace.late_due
-        return now - trace.active >= self._settings.max_age
+        exchange = root.exchange
+        if exchange is None or not exchange.is_request or exchange.finished or now >= root.latest:
+            return True
+        root.due = min(now + max(self._settings.settle, SHORTEST_WAIT), root.latest)
+        return False
 
     def _cut(self, trace_id: int, trace: _Trace, root: _Root) -> Segment:
         del trace.roots[root.context.span_id]
         self._live -= 1
-        mine, others = self._split(trace, root)
-        trace.waiting = others
-        trace.late_due = trace.active if others and not trace.roots else None
+        mine, others = _split(trace, root)
+        if trace.roots:
+            trace.waiting = others
+        else:
+            self._set_late(trace, others)
         children, dropped = self._within_limit([waiting.span for waiting in mine])
         dropped += trace.dropped
         trace.dropped = 0
@@ -199,55 +225,25 @@ class Assembler:
         assert root.span is not None
         return Segment(root.span, children, root.exchange, dropped=dropped)
 
-    def _split(self, trace: _Trace, root: _Root) -> tuple[list[_Waiting], list[_Waiting]]:
-        """The spans below *root*, and those of the trace's other roots.
+    def _set_late(self, trace: _Trace, spans: list[_Waiting]) -> None:
+        """What waited has no root any more: it is due as soon as anybody looks."""
+        trace.waiting = []
+        if spans:
+            trace.late_due = trace.active
+            trace.late.extend(spans)
 
-        One root in a trace, the common case, takes all. With several, a span goes where its
-        chain of parents leads; where a parent has not ended yet, the exchange tells.
-        """
-        if not trace.roots:
-            return trace.waiting, []
-        parents = {w.span.context.span_id: w.span.parent for w in trace.waiting}
-        owners: dict[int, int | None] = {root.context.span_id: root.context.span_id}
-        owners.update((span_id, span_id) for span_id in trace.roots)
-        mine: list[_Waiting] = []
-        others: list[_Waiting] = []
-        for waiting in trace.waiting:
-            owner = _owner(waiting.span.context.span_id, parents, owners)
-            if owner is None:
-                same = waiting.exchange is not None and waiting.exchange is root.exchange
-                owner = root.context.span_id if same else None
-            (mine if owner == root.context.span_id else others).append(waiting)
-        return mine, others
-
-    def _cut_waiting(self, trace_id: int, trace: _Trace) -> list[Segment]:
+    def _cut_late(self, trace_id: int, trace: _Trace) -> list[Segment]:
         """Follow-ups: each span whose parent does not wait with it, with what is below it."""
-        waiting, trace.waiting, trace.late_due = trace.waiting, [], None
-        if not waiting:
-            return []
-        self._buffered -= len(waiting)
-        known = {w.span.context.span_id: w.span.parent for w in waiting}
-        tops = [w for w in waiting if w.span.parent is None or w.span.parent.span_id not in known]
-        owners: dict[int, int | None] = {
-            w.span.context.span_id: w.span.context.span_id for w in tops
-        }
-        below: dict[int | None, list[ReadableSpan]] = {}
-        for w in waiting:
-            owner = _owner(w.span.context.span_id, known, owners)
-            if owner != w.span.context.span_id or owner not in owners:
-                below.setdefault(owner, []).append(w.span)
+        late, trace.late = trace.late, []
+        self._buffered -= len(late)
         segments = []
-        for top in tops:
-            children, dropped = self._within_limit(below.pop(top.span.context.span_id, []))
+        for top, below in _trees(late):
+            children, dropped = self._within_limit([waiting.span for waiting in below])
             exchange = top.exchange or self._sent.get(trace_id)
             segments.append(Segment(top.span, children, exchange, late=True, dropped=dropped))
-        # Only spans with equal ids, or a ring of parents, are left: each comes out on its own.
-        for spans in below.values():
-            segments.extend(
-                Segment(span, [], self._sent.get(trace_id), late=True) for span in spans
-            )
-        segments[0].dropped += trace.dropped
-        trace.dropped = 0
+        if segments and not trace.roots:
+            segments[0].dropped += trace.dropped
+            trace.dropped = 0
         return segments
 
     def _within_limit(self, spans: list[ReadableSpan]) -> tuple[list[ReadableSpan], int]:
@@ -259,7 +255,7 @@ class Assembler:
 
     def _prune(self, trace: _Trace) -> None:
         """Keep the earliest spans of a trace that holds too many to be sent."""
-        limit = self._settings.max_spans * max(1, len(trace.roots))
+        limit = self._settings.max_spans * len(trace.roots)
         trace.waiting.sort(key=lambda waiting: waiting.span.start_time or 0)
         surplus = len(trace.waiting) - limit
         del trace.waiting[limit:]
@@ -272,28 +268,98 @@ class Assembler:
         if len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)
 
-    def _forget_oldest_root(self) -> None:
-        """Its children come out as follow-ups; if it ends after all, it comes out alone."""
-        for trace_id, trace in self._traces.items():
-            for span_id, root in trace.roots.items():
-                if root.span is None:
-                    del trace.roots[span_id]
-                    self._live -= 1
-                    if not trace.roots and trace.waiting:
-                        trace.late_due = trace.active
-                    self._drop_if_empty(trace_id, trace)
-                    return
+    def _forget_oldest_root(self, newest: _Root) -> None:
+        """Its children come out as follow-ups; if it ends after all, it comes out alone. Only when
+        all have ended, one of them is lost."""
+        trace_id, trace, root = self._oldest_root(newest)
+        del trace.roots[root.context.span_id]
+        self._live -= 1
+        if root.span is not None:
+            self._buffered -= 1
+            trace.dropped += 1
+        if not trace.roots:
+            self._set_late(trace, trace.waiting)
+        self._tidy(trace_id, trace)
 
-    def _drop_if_empty(self, trace_id: int, trace: _Trace) -> None:
-        if not trace.roots and not trace.waiting:
+    def _oldest_root(self, newest: _Root) -> tuple[int, _Trace, _Root]:
+        oldest: tuple[int, _Trace, _Root] | None = None
+        for trace_id, trace in self._traces.items():
+            for root in trace.roots.values():
+                if root is not newest:
+                    if root.span is None:
+                        return trace_id, trace, root
+                    oldest = oldest or (trace_id, trace, root)
+        assert oldest is not None
+        return oldest
+
+    def _tidy(self, trace_id: int, trace: _Trace) -> None:
+        """Forget the trace if nothing is live or waits in it."""
+        if trace.waiting or trace.late:
+            return
+        if not trace.roots:
             self._traces.pop(trace_id, None)
-            if trace.dropped:
-                self._lost("buffer_overflow", trace.dropped)
+            self._count_dropped(trace)
+        if all(root.span is None for root in trace.roots.values()):
+            self._busy.pop(trace_id, None)
+
+    def _count_dropped(self, trace: _Trace) -> None:
+        if trace.dropped:
+            self._lost("buffer_overflow", trace.dropped)
+            trace.dropped = 0
 
 
 def is_local_root(span: ReadableSpan) -> bool:
     """A span without a parent, or with one in another process."""
     return span.parent is None or span.parent.is_remote
+
+
+def _split(trace: _Trace, root: _Root) -> tuple[list[_Waiting], list[_Waiting]]:
+    """The spans below *root*, and those of other roots, whether they are live or not any more.
+
+    A span goes where its chain of parents leads; where a parent has not ended yet, the exchange
+    tells; what even that does not tell goes with the last root of the trace.
+    """
+    if not trace.roots and all(waiting.exchange is root.exchange for waiting in trace.waiting):
+        return trace.waiting, []  # The common case.
+    parents = {w.span.context.span_id: w.span.parent for w in trace.waiting}
+    owners: dict[int, int | None] = {root.context.span_id: root.context.span_id}
+    owners.update((span_id, span_id) for span_id in trace.roots)
+    mine: list[_Waiting] = []
+    others: list[_Waiting] = []
+    for waiting in trace.waiting:
+        owner = _owner(waiting.span.context.span_id, parents, owners)
+        if owner is not None:
+            is_mine = owner == root.context.span_id
+        elif waiting.exchange is None or root.exchange is None:
+            is_mine = not trace.roots
+        else:
+            is_mine = waiting.exchange is root.exchange
+        (mine if is_mine else others).append(waiting)
+    return mine, others
+
+
+def _trees(spans: list[_Waiting]) -> list[tuple[_Waiting, list[_Waiting]]]:
+    """Each span whose parent is not there, with all that is below it. Every span comes out once,
+    also where ids are equal or parents form a ring."""
+    parents = {w.span.context.span_id: w.span.parent for w in spans}
+    owners: dict[int, int | None] = {}
+    trees: dict[int, tuple[_Waiting, list[_Waiting]]] = {}
+    rest: list[_Waiting] = []
+    for w in spans:
+        span_id, parent = w.span.context.span_id, w.span.parent
+        if span_id not in trees and (parent is None or parent.span_id not in parents):
+            owners[span_id] = span_id
+            trees[span_id] = (w, [])
+        else:
+            rest.append(w)
+    alone: list[tuple[_Waiting, list[_Waiting]]] = []
+    for w in rest:
+        owner = _owner(w.span.context.span_id, parents, owners)
+        if owner is None:
+            alone.append((w, []))
+        else:
+            trees[owner][1].append(w)
+    return [*trees.values(), *alone]
 
 
 def _owner(

@@ -51,7 +51,14 @@ class Bridge:
         self._exporter = exporter
         self._ledger = Ledger(clock)
         self.issues = Issues(settings, self.stats, self._ledger)
-        self.pipeline = Pipeline(settings, exporter, self.stats, self._ledger.expire, clock)
+        self.pipeline = Pipeline(
+            settings,
+            exporter,
+            self.stats,
+            tell=self.issues.told,
+            tidy=self._ledger.expire,
+            clock=clock,
+        )
         self.links = sentry.Links(self.issues.process, current_ids)
         self._warned = False
         self._at_exit = False
@@ -95,8 +102,11 @@ class Bridge:
             decision = exchange.decisions.get(context.trace_id) if exchange is not None else None
             if decision is None or decision.sampled:
                 self.pipeline.ended(span, exchange, wake=is_root or decision is None)
-            elif decision.sample_rate is not None:
-                self.pipeline.unsampled(span, is_root=is_root)
+            elif exchange is not None:
+                counted = decision.sample_rate is not None
+                self.pipeline.unsampled(span, exchange, counted=counted)
+        if exchange is not None:
+            exchange.trail.append(span)
         if is_root and exchange is not None and exchange.previous is not None:
             self._end_unit(span, exchange)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,6 +11,10 @@ from typing import Any, Final
 _DISCONNECTS: Final = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "ConnectionClosed"}
 )
+_ANSWERS: Final = frozenset({("falcon", "HTTPError"), ("falcon", "HTTPStatus")})
+_DENIALS: Final = {("django", "Http404"): 404, ("django", "PermissionDenied"): 403}
+_FRAMEWORK_LOGGERS: Final = frozenset({"django.request", "falcon", "litestar"})
+_TELEMETRY: Final = frozenset({"opentelemetry", "otel_sentry_asgi"})
 
 
 def is_disconnect(error: BaseException) -> bool:
@@ -51,12 +56,54 @@ def _nested(error: BaseException) -> list[BaseException]:
     return [member for member in nested if isinstance(member, BaseException)]
 
 
+def response_status(error: BaseException) -> int | None:
+    """The HTTP status of an exception that is a framework's way to answer, None for others.
+
+    By class, as no framework is imported for it: a status alone does not tell, clients of HTTP
+    APIs raise errors with one.
+    """
+    kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
+    for kind in kinds:
+        if kind in _DENIALS:
+            return _DENIALS[kind]
+    if not any(name == "HTTPException" or (module, name) in _ANSWERS for module, name in kinds):
+        return None
+    for attribute in ("status_code", "code", "status"):
+        status = getattr(error, attribute, None)
+        if isinstance(status, str):
+            status = status.partition(" ")[0]
+            status = int(status) if status.isdigit() else None
+        if isinstance(status, int):
+            return status
+    return None
+
+
 def is_response(error: BaseException) -> bool:
     """Whether it is a framework's way to answer with a status below 500."""
-    if not any(kind.__name__ == "HTTPException" for kind in type(error).__mro__):
-        return False
-    status = getattr(error, "status_code", None)
-    return isinstance(status, int) and status < 500
+    status = response_status(error)
+    return status is not None and status < 500
+
+
+def application_error(error: BaseException) -> BaseException:
+    """The application's own exception: Litestar wraps what comes after the start of a response."""
+    cause = error.__cause__
+    wraps = type(error).__name__ == "LitestarException" and "after response started" in str(error)
+    return application_error(cause) if wraps and cause is not None else error
+
+
+def is_framework_log(record: logging.LogRecord) -> bool:
+    """Whether a framework tells by it of a view's exception that it answers with 500 and lets go
+    no further: Django, Falcon, Litestar, Quart."""
+    return record.name in _FRAMEWORK_LOGGERS or (
+        record.funcName == "log_exception"
+        and record.msg.__class__ is str
+        and record.msg.startswith("Exception on ")
+    )
+
+
+def is_own_noise(logger: object) -> bool:
+    """Whether a logger is OpenTelemetry's, or ours: its errors are none of the application."""
+    return isinstance(logger, str) and logger.partition(".")[0] in _TELEMETRY
 
 
 def current_task() -> asyncio.Task[Any] | None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.sdk.trace import Span
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span
 from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import is_local_root
+from otel_sentry_asgi._breadcrumbs import to_breadcrumbs
 from otel_sentry_asgi._dsc import sampling_context
-from otel_sentry_asgi._errors import current_task, is_error, is_response, left_task
+from otel_sentry_asgi._errors import (
+    application_error,
+    current_task,
+    is_error,
+    is_framework_log,
+    is_own_noise,
+    is_response,
+    left_task,
+    response_status,
+)
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._ledger import Ledger
@@ -22,8 +33,10 @@ from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._scope import Exchange, Held, current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi._translate.error import MESSAGE, TYPE, to_exception_values
 from otel_sentry_asgi._translate.naming import to_op
 from otel_sentry_asgi._translate.segment import resource_defaults, transaction_name
+from otel_sentry_asgi._translate.span import seconds
 
 HINT = "otel_sentry_asgi"
 """Marks the hint of an event of ours; its value is the span context the event belongs to."""
@@ -34,6 +47,10 @@ SERVER_LOGGERS = frozenset(
 
 _RECORDED = "auto.function.otel"
 _TASK = "auto.function.asyncio"
+_ANSWERED = "auto.http.otel.answered"
+_SWALLOWED = "auto.http.otel.framework"
+
+_INSTRUMENTATIONS = frozenset({"opentelemetry", "fastapi", "starlette"})
 
 
 class Issues:
@@ -51,25 +68,64 @@ class Issues:
         """An exception has been recorded on a span, by the application or because it left it."""
         context = span.get_span_context()
         exchange = current_exchange.get()
+        if events := span.events:
+            self._ledger.note_event(context.span_id, events[-1].timestamp)
         if on_purpose or exchange is None or not exchange.has_inner_root(span):
             self._ledger.note(error, context)
         if not is_error(error) or not sentry.is_ready():
             return
         if on_purpose:
-            if self._settings.errors != "unhandled" and not is_response(error):
-                self._hold(error, exchange, context)
-        elif exchange is not None and exchange.is_request:
-            self._passed_in_request(error, exchange, context)
-        elif is_local_root(span):
-            self._report(error, exchange, mechanism=_RECORDED, handled=False)
-        elif self._settings.errors == "all":
-            self._hold(error, exchange, context)
+            self._on_purpose(error, exchange, context)
+        else:
+            self._passed(error, exchange, context, is_last=is_local_root(span))
+
+    def logged(self, error: BaseException, context: SpanContext, logger: str) -> None:
+        """An exception has been emitted as an OTel log record, in the record's own *context*.
+
+        Instrumentations log what passes them, applications what they dealt with.
+        """
+        exchange = current_exchange.get()
+        if context.is_valid:
+            self._ledger.note(error, context)
+        if not is_error(error) or not sentry.is_ready():
+            return
+        if logger.partition(".")[0] not in _INSTRUMENTATIONS:
+            self._on_purpose(error, exchange, context)
+        else:
+            self._passed(error, exchange, context, is_last=False)
+
+    def answered(self, error: BaseException | None, exchange: Exchange) -> None:
+        """A response with a status of 500 or more begins while *error* is being handled.
+
+        So it is known of exceptions that go no further: an `HTTPException` is an answer that the
+        application chose, and Litestar swallows what its views raise.
+        """
+        if error is None or not is_error(error):
+            return
+        status = response_status(error)
+        if status is not None and "litestar_app" not in (exchange.asgi_scope or {}):
+            if status in self._settings.failed_request_status_codes:
+                self._report(error, exchange, mechanism=_ANSWERED, handled=True)
+        elif status is None and "litestar_app" in (exchange.asgi_scope or {}):
+            self._report(error, exchange, mechanism=_SWALLOWED, handled=False)
+
+    def told(
+        self, span: ReadableSpan, exchange: Exchange | None, spans: Sequence[ReadableSpan]
+    ) -> None:
+        """Report the exceptions of an ended span of which there is only OTel's text. *spans* are
+        those that came with it, itself included."""
+        for event in span.events:
+            if event.name == "exception" and not self._ledger.knows_event(
+                span.context.span_id, event.timestamp
+            ):
+                self._told(span, event, exchange, spans)
 
     def crashed(self, error: BaseException, exchange: Exchange, mechanism: str) -> None:
         """An exception leaves the application: one unhandled error, if nobody has reported it.
 
         What is no error is claimed all the same: the server is about to log it as one.
         """
+        error = application_error(error)
         if not is_error(error):
             self._ledger.claim(error)
         else:
@@ -81,8 +137,8 @@ class Issues:
         held, exchange.held = exchange.held, []
         for one in held:
             if self._ledger.claim(one.error):
-                sentry.capture(one.event, one.hint)
-                self._stats.add("errors")
+                exchange.told.add(_text_of(one.error))
+                self._send(one.event, one.hint, exchange)
 
     def lifespan_fails(self) -> None:
         """Start-up or shutdown is about to fail: what servers log of it is no further issue."""
@@ -94,21 +150,36 @@ class Issues:
         if error is not None:
             self._report(error, None, mechanism=mechanism, handled=False)
         else:
-            sentry.capture({"level": "error", "message": message}, {HINT: None})
-            self._stats.add("errors")
+            self._send({"level": "error", "message": message}, {HINT: None}, None)
 
-    def _passed_in_request(
-        self, error: BaseException, exchange: Exchange, context: SpanContext
+    def _on_purpose(
+        self, error: BaseException, exchange: Exchange | None, context: SpanContext
     ) -> None:
-        """An exception left a span; only further out it shows whether it is dealt with. After the
-        request nothing is further out than the task."""
-        if not exchange.finished:
-            if self._settings.errors == "all" and not is_response(error):
-                self._hold(error, exchange, context)
-            return
-        task = current_task()
-        if task is not None:
-            task.add_done_callback(partial(self._task_done, error, exchange))
+        if self._settings.errors != "unhandled" and not is_response(error):
+            self._hold(error, exchange, context)
+
+    def _passed(
+        self,
+        error: BaseException,
+        exchange: Exchange | None,
+        context: SpanContext,
+        *,
+        is_last: bool,
+    ) -> None:
+        """An exception left a span; only further out it shows whether it is dealt with.
+
+        In a request that is the ASGI edge, outside of requests the local root. After a request
+        nothing is further out than the task.
+        """
+        in_request = exchange is not None and exchange.is_request
+        if is_last and not in_request:
+            self._report(error, exchange, mechanism=_RECORDED, handled=False)
+        elif exchange is not None and in_request and exchange.finished:
+            task = current_task()
+            if task is not None:
+                task.add_done_callback(partial(self._task_done, error, exchange))
+        elif self._settings.errors == "all" and not is_response(error):
+            self._hold(error, exchange, context)
 
     def _task_done(self, error: BaseException, exchange: Exchange, task: Any) -> None:
         """A task that outlived its request has ended: with *error*, or it dealt with it."""
@@ -121,7 +192,9 @@ class Issues:
         that the exception went no further."""
         if exchange is None or exchange.finished:
             self._report(error, exchange, mechanism=_RECORDED, handled=True)
-        elif not self._ledger.is_reported(error) and not exchange.holds(error):
+        elif not (
+            self._is_ignored(error) or self._ledger.is_reported(error) or exchange.holds(error)
+        ):
             event, hint = sentry.to_error(error, mechanism=_RECORDED, handled=True)
             event["timestamp"] = time.time()
             exchange.held.append(Held(error, event, {**hint, HINT: context}))
@@ -130,15 +203,70 @@ class Issues:
         self, error: BaseException, exchange: Exchange | None, *, mechanism: str, handled: bool
     ) -> None:
         """Capture *error* with the scopes of its exchange, unless it has been reported."""
-        if not self._ledger.claim(error):
+        if self._is_ignored(error) or not self._ledger.claim(error):
             return
+        if exchange is not None:
+            exchange.told.add(_text_of(error))
         event, hint = sentry.to_error(error, mechanism=mechanism, handled=handled)
         hint[HINT] = self._span_of(error, exchange)
+        self._send(event, hint, exchange)
+
+    def _told(
+        self,
+        span: ReadableSpan,
+        event: Event,
+        exchange: Exchange | None,
+        spans: Sequence[ReadableSpan],
+    ) -> None:
+        """Recorded on the parent as well, it went further out: the innermost span reports it.
+
+        In a request of ours what leaves the application is seen alive, so the rest is dealt with.
+        """
+        attributes = event.attributes or {}
+        text = str(attributes.get(TYPE, "")), str(attributes.get(MESSAGE, ""))
+        holders = {one.context.span_id: one for one in spans if _tells(one, text)}
+        below = any(
+            one.parent and one.parent.span_id == span.context.span_id for one in holders.values()
+        )
+        if below or (exchange is not None and text in exchange.told):
+            return
+        outermost = span
+        while outermost.parent is not None and outermost.parent.span_id in holders:
+            outermost = holders.pop(outermost.parent.span_id)
+        in_request = exchange is not None and exchange.is_request
+        handled = in_request or not is_local_root(outermost)
+        mode = self._settings.errors
+        dealt_with = mode == "unhandled" or (mode == "recorded" and outermost is not span)
+        if handled and dealt_with:
+            return
+        if exchange is not None:
+            exchange.told.add(text)
+        values = to_exception_values(attributes, mechanism=_RECORDED, handled=handled)
+        payload: Data = {
+            "level": "error",
+            "timestamp": seconds(event.timestamp),
+            "exception": {"values": values},
+        }
+        sentry.add_source(payload)
+        self._send(payload, {HINT: span.context}, exchange)
+
+    def _send(self, event: Any, hint: Data, exchange: Exchange | None) -> None:
+        """Capture as if the exchange's own code did."""
+        self._stats.add("errors")
         if exchange is None or current_exchange.get() is exchange:
             sentry.capture(event, hint)
-        else:
+            return
+        token = current_exchange.set(exchange)
+        try:
             sentry.capture(event, hint, (exchange.sentry_scope, exchange.current_scope))
-        self._stats.add("errors")
+        finally:
+            current_exchange.reset(token)
+
+    def _is_ignored(self, error: BaseException) -> bool:
+        return any(
+            isinstance(error, ignored) if isinstance(ignored, type) else ignored(error)
+            for ignored in self._settings.ignored_errors
+        )
 
     # -- event processors ---------------------------------------------------------------------
 
@@ -155,6 +283,11 @@ class Issues:
                 self._stats.add("duplicate_errors")
                 return None
             exchange = current_exchange.get()
+            if error is not None and exchange is not None:
+                exchange.told.add(_text_of(error))
+            record = hint.get("log_record")
+            if record is not None and is_framework_log(record):
+                _say_unhandled(event)
             context = hint.get(HINT) or self._span_of(error, exchange)
             if context is not None:
                 _link(event, context, exchange)
@@ -183,6 +316,7 @@ class Issues:
             if request is not None:
                 event["request"] = {**(event.get("request") or {}), **request}
             _name(event, exchange)
+            sentry.add_breadcrumbs(event, to_breadcrumbs(exchange.trail, event, policy))
             sentry.mark_in_app(event)
             policy.clean_error(event, policy.secrets_of(request))
             return event
@@ -194,8 +328,10 @@ class Issues:
 
     def _is_known(self, event: Any, error: BaseException | None) -> bool:
         """Whether the event tells of an exception or a failed lifespan that has its own event."""
+        if is_own_noise(event.get("logger")):
+            return True
         if error is not None:
-            return not self._ledger.claim(error)
+            return self._is_ignored(error) or not self._ledger.claim(error)
         return self._lifespan_failed and event.get("logger") in SERVER_LOGGERS
 
     def _span_of(
@@ -209,6 +345,34 @@ class Issues:
         if current.is_valid and not current.is_remote:
             return current
         return exchange.current if exchange is not None else None
+
+
+def _text_of(error: BaseException) -> tuple[str, str]:
+    """Type and message as OTel writes them into an `exception` event."""
+    module, name = type(error).__module__, type(error).__qualname__
+    return (name if module in ("", "builtins") else f"{module}.{name}"), str(error)
+
+
+def _tells(span: ReadableSpan, text: tuple[str, str]) -> bool:
+    """Whether the exception of this type and message is recorded on the span."""
+    return any(
+        event.name == "exception"
+        and (
+            str((event.attributes or {}).get(TYPE, "")),
+            str((event.attributes or {}).get(MESSAGE, "")),
+        )
+        == text
+        for event in span.events
+    )
+
+
+def _say_unhandled(event: Any) -> None:
+    for value in (event.get("exception") or {}).get("values") or ():
+        value["mechanism"] = {
+            **(value.get("mechanism") or {}),
+            "type": _SWALLOWED,
+            "handled": False,
+        }
 
 
 def _link(event: Any, context: SpanContext, exchange: Exchange | None) -> None:

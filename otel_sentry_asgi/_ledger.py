@@ -23,6 +23,9 @@ KEPT_FOR = 10.0
 
 MAX_KEPT = 1_024
 
+MAX_EVENTS = 4_096
+"""Span events remembered as seen alive, until their span has been looked at."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -66,6 +69,17 @@ class Ledger:
                 self._entry(member).reported = True
             return not all(is_group(member) for member in fresh)
 
+    def note_event(self, span_id: int, timestamp: int) -> None:
+        """Remember that the exception of this span event has been seen alive."""
+        with self._lock:
+            self._events[span_id, timestamp] = None
+            if len(self._events) > MAX_EVENTS:
+                self._events.popitem(last=False)
+
+    def knows_event(self, span_id: int, timestamp: int) -> bool:
+        """Whether the exception of this span event has been seen alive."""
+        return (span_id, timestamp) in self._events
+
     def is_reported(self, error: BaseException) -> bool:
         """Whether somebody has claimed *error*."""
         with self._lock:
@@ -85,6 +99,7 @@ class Ledger:
         """Forget everything, also who holds the lock: after a fork that may be nobody."""
         self._lock = threading.RLock()
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._events: OrderedDict[tuple[int, int], None] = OrderedDict()
 
     def _is_reported(self, error: BaseException) -> bool:
         entry = self._find(error)

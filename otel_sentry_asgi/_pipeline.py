@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_sentry_asgi import sentry
-from otel_sentry_asgi._assembly import Assembler, Segment
+from otel_sentry_asgi._assembly import Assembler, Segment, is_local_root
 from otel_sentry_asgi._dsc import sampling_context
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Transaction
@@ -25,8 +25,11 @@ from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
 from otel_sentry_asgi.sampling import Decision, decide
 
+Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
+
 _STARTED = 0
 _ENDED = 1
+_UNSAMPLED = 2
 
 
 class Pipeline:
@@ -37,13 +40,16 @@ class Pipeline:
         settings: Settings,
         exporter: Exporter,
         stats: Stats,
+        tell: Tell,
         tidy: Callable[[float], float | None],
         clock: Callable[[], float],
     ) -> None:
-        """*tidy* is called in each turn with the time, and says when it wants to be called next."""
+        """*tell* is called for each ended span with events, its exchange, and the spans that came
+        with it; *tidy* in each turn with the time, and says when it wants to be called next."""
         self._settings = settings
         self._exporter = exporter
         self._stats = stats
+        self._tell = tell
         self._tidy = tidy
         self._clock = clock
         self._closing = False
@@ -59,9 +65,13 @@ class Pipeline:
         if not self._worker.put((_ENDED, span, exchange), wake=wake):
             self._lost_spans("queue_overflow", 1)
 
-    def unsampled(self, span: ReadableSpan, *, is_root: bool) -> None:
-        """Count an ended span of a trace that is not sent."""
-        if not self._is_left_out(span):
+    def unsampled(self, span: ReadableSpan, exchange: Exchange, *, counted: bool) -> None:
+        """An ended span of a trace that is not sent may have exceptions; with *counted* it is
+        counted as lost."""
+        if any(event.name == "exception" for event in span.events):
+            self._worker.put((_UNSAMPLED, span, exchange), wake=True)
+        is_root = is_local_root(span)
+        if counted and not self._is_left_out(span):
             if is_root:
                 sentry.record_lost("sample_rate", "transaction", 1)
             self._lost_spans("sample_rate", 1)
@@ -100,6 +110,9 @@ class Pipeline:
             for kind, subject, exchange in items:
                 if kind == _STARTED:
                     self._assembler.started(subject, exchange, now)
+                elif kind == _UNSAMPLED:
+                    with contained("exceptions"):
+                        self._tell(subject, exchange, [subject])
                 elif not self._is_left_out(subject):
                     self._assembler.ended(subject, exchange, now)
             segments = (
@@ -108,6 +121,8 @@ class Pipeline:
                 else self._assembler.due(now)
             )
             for segment in segments:
+                with contained("exceptions"):
+                    self._tell_of(segment)
                 with contained("export"):
                     self._send(segment)
                 time.sleep(0)  # The event loop's turn.
@@ -115,6 +130,12 @@ class Pipeline:
             return min((at for at in times if at is not None), default=None)
         finally:
             otel_context.detach(token)
+
+    def _tell_of(self, segment: Segment) -> None:
+        spans = [segment.root, *segment.children]
+        for span in spans:
+            if span.events:
+                self._tell(span, segment.exchange, spans)
 
     def _is_left_out(self, span: ReadableSpan) -> bool:
         return is_asgi_event(span) and not self._settings.keep_asgi_spans

@@ -6,6 +6,7 @@ threads that carry the context) belongs to it for as long as it runs, also after
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from otel_sentry_asgi._model import Data, ErrorEvent
 from otel_sentry_asgi._translate.request import route_in, to_request
 from otel_sentry_asgi._translate.segment import RequestFacts
 from otel_sentry_asgi.sampling import Decision
+
+MAX_TRAIL = 50
+"""Ended spans that an exchange remembers."""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,10 @@ class Exchange:
     """By trace id. A request can have two traces when two layers start a server span."""
     unsampled: int = 0
     held: list[Held] = field(default_factory=list)
+    told: set[tuple[str, str]] = field(default_factory=set)
+    """Type and message of the exceptions that have been reported, for those known by text only."""
+    trail: deque[ReadableSpan] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
+    """The spans that ended last: breadcrumbs of an error."""
     previous: Previous | None = None
     """Of a unit of work that is no request: what to restore when its root ends."""
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+IgnoredError = type[BaseException] | Callable[[BaseException], bool]
+
 ERROR_MODES = ("unhandled", "recorded", "all")
 
 _PREFIX = "OTEL_SENTRY_"
@@ -51,6 +53,13 @@ class Settings:
     `recorded` (also what the application recorded with `record_exception`), or `all` (also what
     left an inner span and was dealt with further up)."""
 
+    failed_request_status_codes: frozenset[int] = frozenset(range(500, 600))
+    """An `HTTPException` that a framework answers is an issue if its status is one of these."""
+
+    ignored_errors: tuple[IgnoredError, ...] = ()
+    """Exception classes, and predicates that are given the exception: no issues, beside the
+    client's own `ignore_errors`."""
+
     sensitive_terms: tuple[str, ...] = ()
     """Further terms: a key that contains one, in any case, has its value replaced by
     `[Filtered]`."""
@@ -63,6 +72,13 @@ class Settings:
             self._require(name, lambda value: value >= 1, "a whole number, at least 1", int)
         self._require("keep_asgi_spans", lambda _: True, "True or False", bool)
         self._require("errors", ERROR_MODES.__contains__, f"one of {ERROR_MODES}", str)
+        codes: Any = self.failed_request_status_codes
+        if isinstance(codes, Iterable) and not isinstance(codes, str):
+            object.__setattr__(self, "failed_request_status_codes", frozenset(codes))
+        self._require(
+            "failed_request_status_codes", _are_statuses, "a set of HTTP statuses", frozenset
+        )
+        self._require("ignored_errors", _are_callable, "classes or predicates", tuple)
         terms: Any = self.sensitive_terms
         if isinstance(terms, Iterable) and not isinstance(terms, str):
             object.__setattr__(self, "sensitive_terms", tuple(terms))
@@ -91,6 +107,14 @@ class Settings:
         return cls(**values, **given)
 
 
+def _are_statuses(codes: Any) -> bool:
+    return all(type(code) is int and 100 <= code <= 599 for code in codes)
+
+
+def _are_callable(ignored: Any) -> bool:
+    return all(callable(one) for one in ignored)
+
+
 def _are_terms(terms: tuple[Any, ...]) -> bool:
     return all(isinstance(term, str) and term.strip() for term in terms)
 
@@ -104,7 +128,15 @@ def _parse(variable: str, text: str, kind: type) -> Any:
             return _BOOLEANS[text.lower()]
         if kind is tuple:
             return tuple(term.strip() for term in text.split(",") if term.strip())
+        if kind is frozenset:
+            return frozenset(code for part in text.split(",") for code in _codes(part))
         return kind(text)
     except (KeyError, ValueError):
-        msg = f"{variable} must be a {kind.__name__}, not {text!r}"
+        expected = "list of statuses, as in 500-599,403" if kind is frozenset else kind.__name__
+        msg = f"{variable} must be a {expected}, not {text!r}"
         raise SettingsError(msg) from None
+
+
+def _codes(part: str) -> Iterable[int]:
+    first, _, last = part.partition("-")
+    return range(int(first), int(last or first) + 1)

@@ -35,6 +35,9 @@ class Worker:
     def __init__(self, turn: Turn, *, max_queue: int) -> None:
         self._turn = turn
         self._max_queue = max_queue
+        self._thread: threading.Thread | None = None
+        self._in_turn: int | None = None
+        self._idle = True
         self.reset()
 
     def put(self, item: Item, *, wake: bool) -> bool:
@@ -95,8 +98,8 @@ class Worker:
         self._condition = threading.Condition()
         self._start_lock = threading.Lock()
         self._turn_lock = threading.Lock()
-        self._in_turn: int | None = None
-        self._thread: threading.Thread | None = None
+        self._in_turn = None
+        self._thread = None
         self._idle = True
         self._wanted = 0
         self._flushed = 0

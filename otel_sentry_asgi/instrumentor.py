@@ -16,6 +16,7 @@ from typing import Any
 
 import wrapt
 from opentelemetry import trace
+from opentelemetry._logs import get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
@@ -27,6 +28,7 @@ from otel_sentry_asgi._active import active, obtain, release
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi.export import Exporter
+from otel_sentry_asgi.logs import SentryLogRecordProcessor
 from otel_sentry_asgi.middleware import App, Receive, Scope, Send, run
 from otel_sentry_asgi.processor import SentrySpanProcessor
 
@@ -41,7 +43,9 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """OTel's way to the same as `instrument()`; one for a process."""
 
     _processor: SentrySpanProcessor | None = None
+    _log_processor: SentryLogRecordProcessor | None = None
     _provider: Any = None
+    _logger_provider: Any = None
     _wrapped: list[tuple[type, str]]
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -51,6 +55,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _instrument(self, **kwargs: Any) -> None:
         provider = kwargs.pop("tracer_provider", None)
         create_provider = kwargs.pop("create_provider", False)
+        logger_provider = kwargs.pop("logger_provider", None)
         exporter: Exporter | None = kwargs.pop("exporter", None)
         given = kwargs.pop("settings", None)
         if given is not None and kwargs:
@@ -65,11 +70,13 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         _check_provider(provider)
         obtain(settings, exporter)
         self._processor = SentrySpanProcessor()
+        self._log_processor = SentryLogRecordProcessor()
         self._wrapped = []
         if provider is None and create_provider and not _can_take(trace.get_tracer_provider()):
             provider = TracerProvider()
             trace.set_tracer_provider(provider)
         self._attach(provider)
+        self._attach_to_logs(logger_provider)
         self._wrap_all()
 
     def _uninstrument(self, **_kwargs: Any) -> None:
@@ -82,10 +89,19 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if bridge is not None:
             bridge.retire()
         processor, self._processor = self._processor, None
+        log_processor, self._log_processor = self._log_processor, None
         if processor is not None:
             processor.detach()
-            _remove(self._provider, processor)
-        self._provider = None
+            _remove(self._provider, "_active_span_processor", "_span_processors", processor)
+        if log_processor is not None:
+            log_processor.detach()
+            _remove(
+                self._logger_provider,
+                "_multi_log_record_processor",
+                "_log_record_processors",
+                log_processor,
+            )
+        self._provider = self._logger_provider = None
 
     def _attach(self, provider: Any = None) -> None:
         """Join the tracer provider, as soon as there is one that takes span processors."""
@@ -95,6 +111,15 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if _can_take(provider):
             self._provider = provider
             provider.add_span_processor(self._processor)
+
+    def _attach_to_logs(self, provider: Any = None) -> None:
+        """Join the logger provider, as soon as there is one that takes processors."""
+        if self._logger_provider is not None or self._log_processor is None:
+            return
+        provider = provider if provider is not None else get_logger_provider()
+        if callable(getattr(provider, "add_log_record_processor", None)):
+            self._logger_provider = provider
+            provider.add_log_record_processor(self._log_processor)
 
     def _wrap_all(self) -> None:
         for module in (_CONTRIB, _STARLETTE):
@@ -140,9 +165,10 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     async def _run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         __traceback_hide__ = True
-        if self._provider is None:
+        if self._provider is None or self._logger_provider is None:
             with contained("instrument"):
                 self._attach()
+                self._attach_to_logs()
         bridge = active()
         if bridge is None:
             await app(scope, receive, send)
@@ -195,17 +221,15 @@ def _check_exporter(exporter: Any) -> None:
         raise SettingsError(msg)
 
 
-def _remove(provider: Any, processor: SentrySpanProcessor) -> None:
-    """Take the processor out of the provider. OTel has no public way; without it, it stays
+def _remove(provider: Any, multi_name: str, tuple_name: str, processor: object) -> None:
+    """Take a processor out of its provider. OTel has no public way; without one, it stays
     detached."""
-    multi = getattr(provider, "_active_span_processor", None)
-    processors = getattr(multi, "_span_processors", None)
+    multi = getattr(provider, multi_name, None)
     lock = getattr(multi, "_lock", None)
-    if multi is not None and isinstance(processors, tuple) and lock is not None:
+    if isinstance(getattr(multi, tuple_name, None), tuple) and lock is not None:
         with lock:
-            multi._span_processors = tuple(
-                one for one in multi._span_processors if one is not processor
-            )
+            kept = tuple(one for one in getattr(multi, tuple_name) if one is not processor)
+            setattr(multi, tuple_name, kept)
 
 
 def instrument(**kwargs: Any) -> None:
@@ -218,6 +242,7 @@ def instrument(**kwargs: Any) -> None:
 
     Args:
         tracer_provider: The provider to join, instead of the global one.
+        logger_provider: Likewise for logs, from which only exceptions are taken.
         create_provider: Make and set a global provider if there is none (default: False).
         exporter: Where transactions go (default: through the sentry-sdk client).
         settings: A `Settings`; or its fields as single keyword arguments, which win over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Token
 from functools import partial
@@ -148,6 +149,9 @@ class _Request:
         if exchange is not None:
             if message["type"] == "http.response.start":
                 exchange.status_code = message["status"]
+                if exchange.status_code >= 500:
+                    with contained("response"):
+                        self._bridge.issues.answered(sys.exc_info()[1], exchange)
             if exchange.current is None:
                 # OTel dropped the trace, so no processor told us; its ids are here all the same.
                 context = trace.get_current_span().get_span_context()

@@ -15,12 +15,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime, timezone
 from typing import Any
 
 import sentry_sdk
 from sentry_sdk import scope as sdk_scope
 from sentry_sdk.sessions import track_session
-from sentry_sdk.utils import Dsn, event_from_exception, handle_in_app
+from sentry_sdk.utils import Dsn, event_from_exception, get_lines_from_file, handle_in_app
 
 from otel_sentry_asgi._dsc import ClientFacts
 from otel_sentry_asgi._model import Data, ErrorEvent
@@ -110,6 +111,35 @@ def mark_in_app(event: Any) -> None:
         given.get("in_app_include"),
         given.get("project_root"),
     )
+
+
+def add_source(event: Any) -> None:
+    """Give the frames of an event the source lines around them, where the files are at hand."""
+    if not options().get("include_source_context", True):
+        return
+    for value in event["exception"]["values"]:
+        for frame in (value.get("stacktrace") or {}).get("frames", ()):
+            before, line, after = get_lines_from_file(frame["abs_path"], frame["lineno"] - 1)
+            if line is not None:
+                frame.update(pre_context=before, context_line=line, post_context=after)
+
+
+def add_breadcrumbs(event: Any, crumbs: list[Data]) -> None:
+    """Put *crumbs* among those of the event, in the order of time, within the client's limit."""
+    if not crumbs:
+        return
+    present = event.get("breadcrumbs") or {}
+    values = present.get("values", []) if isinstance(present, Mapping) else present
+    limit = int(options().get("max_breadcrumbs") or 100)
+    merged = sorted([*values, *crumbs], key=_time_of)
+    event["breadcrumbs"] = {"values": merged[-limit:]}
+
+
+def _time_of(crumb: Mapping[str, Any]) -> float:
+    time = crumb.get("timestamp")
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
+    return float(time) if isinstance(time, (int, float)) else 0.0
 
 
 def fill_defaults(event: Any, defaults: Mapping[str, str]) -> None:

@@ -92,11 +92,10 @@ class Policy:
         for crumb in _values(event.get("breadcrumbs")):
             if isinstance(crumb.get("data"), dict):
                 crumb["data"] = self.attributes(crumb["data"])
-        if secrets:
-            texts = cast("Data", event)
-            for key in ("exception", "logentry", "breadcrumbs", "extra", "message", "threads"):
-                if key in texts:
-                    texts[key] = clean_strings(texts[key], secrets)
+        texts = cast("Data", event)
+        for key in ("exception", "logentry", "breadcrumbs", "extra", "message", "threads"):
+            if key in texts:
+                texts[key] = clean_strings(texts[key], secrets)
         return Clean(event)
 
     def request(self, request: Data) -> Data:
@@ -118,6 +117,11 @@ class Policy:
         if "data" in cleaned:
             cleaned["data"] = self._body(cleaned["data"]) if self.bodies else None
         return {key: value for key, value in cleaned.items() if value not in (None, "", {})}
+
+    def clean_span(self, span: SpanPayload) -> SpanPayload:
+        """A span without what the policy forbids. Changes the payload in place."""
+        self._clean_span(span)
+        return span
 
     def attributes(self, attributes: Mapping[str, Any]) -> Data:
         """A cleaned copy of OTel attributes (of a span, a resource, a link)."""

@@ -22,6 +22,9 @@ _CARRIERS: Final = re.compile(
     r"\b(?:Headers|MutableHeaders|RequestHeaders|CIMultiDict|CIMultiDictProxy|EnvironHeaders"
     r"|QueryParams|ImmutableMultiDict|Cookies|URL|Scope)\("
 )
+# `user:password@` behind a scheme. Of one class each, so linear in the text.
+_CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/@'\"\[]{1,512}@")
+
 _SCOPE_KEYS: Final = frozenset({"'headers'", "headers"})
 _RAW_NAME: Final = re.compile(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
 
@@ -50,8 +53,11 @@ def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
 
 
 def clean_strings(value: Any, secrets: frozenset[str]) -> Any:
-    """*value* with every occurrence of a secret replaced, in all its texts."""
+    """*value* with every occurrence of a secret replaced, in all its texts, and without the
+    credentials of URLs."""
     if isinstance(value, str):
+        if "://" in value and "@" in value:
+            value = _CREDENTIALS.sub(rf"\1{FILTERED}@", value)
         for secret in secrets:
             if secret in value:
                 value = value.replace(secret, FILTERED)

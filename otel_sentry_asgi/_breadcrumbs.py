@@ -1,0 +1,74 @@
+"""What OTel saw before an error, as breadcrumbs: ended spans and their events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
+
+from otel_sentry_asgi._ids import trace_hex
+from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._policy import Policy
+from otel_sentry_asgi._translate.error import MESSAGE, TYPE
+from otel_sentry_asgi._translate.span import is_asgi_event, seconds, to_json_value, to_span
+
+
+def to_breadcrumbs(trail: Iterable[ReadableSpan], error: Any, policy: Policy) -> list[Data]:
+    """One crumb for each ended span of the trace of *error* and for each event on it, cleaned.
+
+    Exceptions are among them (one that left an inner span and was dealt with is no issue), but not
+    the one that *error* tells of.
+    """
+    trace_id = ((error.get("contexts") or {}).get("trace") or {}).get("trace_id")
+    own = {
+        (value.get("type"), value.get("value"))
+        for value in (error.get("exception") or {}).get("values") or ()
+    }
+    crumbs: list[Data] = []
+    for span in list(trail):
+        if trace_hex(span.context.trace_id) != trace_id or is_asgi_event(span):
+            continue
+        crumbs.extend(_events(span, own, policy))
+        if span.parent is not None and not span.parent.is_remote:
+            crumbs.append(_span(span, policy))
+    return crumbs
+
+
+def _span(span: ReadableSpan, policy: Policy) -> Data:
+    payload = policy.clean_span(to_span(span))
+    failed = span.status.status_code is StatusCode.ERROR
+    return {
+        "type": "default",
+        "category": payload.get("op", "span"),
+        "level": "error" if failed else "info",
+        "message": payload["description"],
+        "timestamp": payload["timestamp"],
+        "data": {"span_id": payload["span_id"], "status": payload["status"]},
+    }
+
+
+def _events(span: ReadableSpan, own: set[tuple[Any, Any]], policy: Policy) -> Iterator[Data]:
+    for event in span.events:
+        attributes = dict(event.attributes or {})
+        crumb: Data = {"type": "default", "timestamp": seconds(event.timestamp)}
+        if event.name == "exception":
+            kind, message = str(attributes.get(TYPE, "")), str(attributes.get(MESSAGE, ""))
+            if (kind.rpartition(".")[2], message) in own:
+                continue
+            yield {
+                **crumb,
+                "category": "exception",
+                "level": "error",
+                "message": f"{kind}: {message}",
+            }
+        else:
+            data = {key: to_json_value(value) for key, value in attributes.items()}
+            message = policy.text(event.name)
+            yield {
+                **crumb,
+                "category": "event",
+                "message": message,
+                "data": policy.attributes(data),
+            }
