@@ -25,7 +25,6 @@ _CARRIERS: Final = re.compile(
 # `user:password@` behind a scheme. Of one class each, so linear in the text.
 _CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/@'\"\[]{1,512}@")
 
-_SCOPE_KEYS: Final = frozenset({"'headers'", "headers"})
 _RAW_NAME: Final = re.compile(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
 
 
@@ -81,7 +80,7 @@ def clean_vars(
         if key and not allows(key.strip("'\"")):
             return FILTERED
         if isinstance(value, Mapping):
-            if "type" in {k.strip("'\"") for k in value} and _SCOPE_KEYS & value.keys():
+            if _is_asgi_scope(value):
                 return FILTERED
             return {name: cleaned(str(name), item) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -101,3 +100,10 @@ def clean_vars(
         return header in SECRET_HEADERS or not headers.allows(header, terms)
 
     return {name: cleaned(name, value) for name, value in variables.items()}
+
+
+def _is_asgi_scope(value: Mapping[str, Any]) -> bool:
+    """Whether it is an ASGI scope, or a request or websocket that prints as one. The serialiser
+    keeps ten of its keys, so not all are there."""
+    keys = {str(key).strip("'\"") for key in value}
+    return "asgi" in keys or {"type", "headers"} <= keys

@@ -463,6 +463,40 @@ PRIVATE = {
 }
 
 
+def test_a_scope_in_a_local_variable_does_not_leave(
+    init: Init, provider: TracerProvider, kent: Kent
+) -> None:
+    """Nor a request or websocket of Starlette, which prints as one."""
+    init()
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        copy = dict(scope)
+        socket = WebSocket(copy, receive, send)
+        headers = scope["headers"]
+        raise ValueError(len(headers), type(socket))
+
+    scope = {
+        **HTTP,
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "scheme": "ws",
+        "client": ("203.0.113.80", 7),
+        "headers": [(b"cookie", b"sid=c00kie-5ecret"), (b"accept", b"text/any")],
+    }
+    with pytest.raises(ValueError, match="WebSocket"):
+        call(OpenTelemetryMiddleware(app, tracer_provider=provider), scope)
+    provider.force_flush()
+    sentry_sdk.flush()
+
+    (error,) = [item.body for item in kent.errors()]
+    variables = error["exception"]["values"][-1]["stacktrace"]["frames"][-1]["vars"]
+    assert variables["scope"] == variables["copy"] == variables["socket"] == "[Filtered]"
+    assert "text/any" in str(variables["headers"])
+    assert "c00kie-5ecret" not in kent.raw()
+    assert "203.0.113.80" not in kent.raw()
+
+
 @pytest.mark.parametrize("path", ["/orders/1", "/boom", "/boom-in-span", "/log", "/recorded"])
 @pytest.mark.parametrize(
     "stack", ["contrib_plain", "contrib_fastapi", "fastapi_native", "by_hand_plain"]

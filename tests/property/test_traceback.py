@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from otel_sentry_asgi._translate.traceback import MAX_FRAMES, ParsedException, parse_traceback
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup  # pragma: no cover
+    ExceptionGroup = import_module("exceptiongroup").ExceptionGroup
 
 
 class Custom(Exception):
