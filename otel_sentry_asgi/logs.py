@@ -35,6 +35,10 @@ class SentryLogRecordProcessor(LogRecordProcessor):
                 context = SpanContext(record.trace_id, record.span_id, is_remote=False)
                 self._bridge.issues.logged(error, context, getattr(scope, "name", ""))
 
+    def emit(self, log_data: Any) -> None:
+        """What older OTel SDKs (1.30) call instead of `on_emit`."""
+        self.on_emit(log_data)
+
     def shutdown(self) -> None:
         """Nothing is held."""
 

@@ -1,8 +1,9 @@
 """Statements without their literals.
 
-A tokenizer of one regular expression without nested repetition, so its time is linear in the
-text. Where the dialect leaves a doubt about where a string ends, the rest of the statement is
-dropped: a shorter statement is better than somebody's name.
+Tokenizers of one regular expression each. No repetition in them can match the same text in two
+ways, and a token without an end runs to the end of the text, so the time is linear. Where the
+dialect leaves a doubt about where a string ends, the rest of the statement is dropped: a shorter
+statement is better than somebody's name.
 """
 
 from __future__ import annotations
@@ -10,69 +11,100 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_COMMENT: Final = r"--[^\n]*|/\*.*?(?:\*/|\Z)"
-_DOLLAR: Final = r"\$(?P<tag>[A-Za-z_]\w*)?\$.*?(?:\$(?P=tag)\$|\Z)|\$\$.*?(?:\$\$|\Z)"
+# A comment in a comment: some dialects nest them, so the rest is dropped.
+_COMMENT: Final = r"--[^\n]*|/\*[^*/]*(?:(?:\*(?!/)|/(?!\*))[^*/]*)*\*/|/\*.*"
+_HASH_COMMENT: Final = rf"{_COMMENT}|\#[^\n]*"
+
 _STRING: Final = r"'[^']*(?:''[^']*)*(?:'|\Z)"
-_ESCAPED_STRING: Final = r"'[^'\\]*(?:(?:\\.|'')[^'\\]*)*(?:'|\Z)"
-_DOUBLE: Final = r'"[^"\\]*(?:(?:\\.|"")[^"\\]*)*(?:"|\Z)'
-_IDENTIFIER: Final = r'"[^"]*(?:"|\Z)|`[^`]*(?:`|\Z)'
+_ESCAPED_STRING: Final = r"'[^'\\]*(?:(?:\\.|'')[^'\\]*)*(?:'|\\?\Z)"
+_DOUBLE: Final = r'"[^"]*(?:""[^"]*)*(?:"|\Z)'
+_ESCAPED_DOUBLE: Final = r'"[^"\\]*(?:(?:\\.|"")[^"\\]*)*(?:"|\\?\Z)'
+_DOLLAR: Final = r"(?<![\w$])(?:\$(?P<tag>[A-Za-z_]\w*)\$.*?(?:\$(?P=tag)\$|\Z)|\$\$.*?(?:\$\$|\Z))"
+_Q_QUOTE: Final = (
+    r"(?<!\w)n?q'(?:\[.*?(?:\]'|\Z)|\{.*?(?:\}'|\Z)|\(.*?(?:\)'|\Z)|<.*?(?:>'|\Z)"
+    r"|(?P<quote>.).*?(?:(?P=quote)'|\Z))"
+)
 _NUMBER: Final = (
-    r"(?<![\w$@:.%?\"`])[+-]?(?:0[xX][0-9a-fA-F]+|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)\b"
+    r"(?<![\w$@:.%?\"`])[+-]?(?:0x[0-9a-f]+|\d[\d_]*(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
+    r"(?!\w)"
 )
 
-_FLAGS: Final = re.DOTALL | re.IGNORECASE
-_STANDARD: Final = re.compile(
-    rf"(?P<comment>{_COMMENT})|(?P<keep>{_IDENTIFIER})|(?P<literal>{_DOLLAR}|{_STRING}|{_NUMBER})",
-    _FLAGS,
-)
-_BACKSLASHES: Final = re.compile(
-    rf"(?P<comment>{_COMMENT})|(?P<keep>`[^`]*(?:`|\Z))"
-    rf"|(?P<literal>{_ESCAPED_STRING}|{_DOUBLE}|{_NUMBER})",
-    _FLAGS,
-)
+_QUOTED_NAME: Final = r'"[^"]*"'
+_BACKTICK_NAME: Final = r"`[^`]*`"
+_BRACKET_NAME: Final = r"\[[^\]]*\]"
+# SQLite takes a double-quoted text for a string where no column is called so.
+_LIKELY_NAME: Final = r'(?<![=<>])(?<![=<>]\s)"[A-Za-z_][\w$]*"|"[A-Za-z_][\w$]*"(?=\s*\.)'
 
-_MYSQL: Final = frozenset({"mysql", "mariadb", "clickhouse"})
+
+def _tokens(comment: str, names: str, *literals: str) -> re.Pattern[str]:
+    """A pattern with a group for each kind of token; what is no token stays."""
+    literal = "|".join((*literals, _NUMBER))
+    pattern = rf"(?P<comment>{comment})|(?P<name>{names})|(?P<literal>{literal}|[\"`].*)"
+    return re.compile(pattern, re.DOTALL | re.IGNORECASE)
+
+
+_STANDARD: Final = _tokens(_COMMENT, _QUOTED_NAME, _DOLLAR, _Q_QUOTE, _STRING)
+_BRACKETS: Final = _tokens(_COMMENT, rf"{_QUOTED_NAME}|{_BRACKET_NAME}", _STRING, r"\[.*")
+_SQLITE: Final = _tokens(
+    _COMMENT, rf"{_BACKTICK_NAME}|{_BRACKET_NAME}|{_LIKELY_NAME}", _STRING, _DOUBLE, r"\[.*"
+)
+_ESCAPES: Final = _tokens(_HASH_COMMENT, _BACKTICK_NAME, _ESCAPED_STRING, _ESCAPED_DOUBLE)
+_UNKNOWN: Final = _tokens(_HASH_COMMENT, _BACKTICK_NAME, _DOLLAR, _Q_QUOTE, _STRING, _DOUBLE)
+
+_DIALECTS: Final = {
+    _STANDARD: """
+        postgresql redshift aws.redshift cockroachdb oracle oracle.db db2 ibm.db2 informix
+        ibm.informix snowflake h2 h2database hsqldb derby teradata vertica firebird firebirdsql
+        trino presto hanadb sap.hana maxdb sap.maxdb netezza ibm.netezza cassandra duckdb
+        timescaledb
+    """,
+    _BRACKETS: "mssql microsoft.sql_server mssqlcompact sqlserver sybase",
+    _SQLITE: "sqlite",
+    _ESCAPES: "mysql mariadb clickhouse gcp.spanner spanner hive spark databricks neo4j",
+}
+_BY_SYSTEM: Final = {
+    system: dialect for dialect, systems in _DIALECTS.items() for system in systems.split()
+}
 _COMMANDS: Final = frozenset(
-    {
-        "redis",
-        "memcached",
-        "mongodb",
-        "elasticsearch",
-        "opensearch",
-        "couchdb",
-        "couchbase",
-        "dynamodb",
-        "aws.dynamodb",
-        "azure.cosmosdb",
-        "cosmosdb",
-    }
+    """
+    redis valkey memcached mongodb elasticsearch opensearch couchdb couchbase dynamodb
+    aws.dynamodb azure.cosmosdb cosmosdb
+    """.split()
 )
-_WORD: Final = re.compile(r"\s*([A-Za-z][\w.]{0,63})")
+_WORD: Final = re.compile(r"\s*([A-Za-z][\w.]{0,63})(?!\w)")
 
 
-def without_literals(statement: str, system: str | None) -> str:
+def is_command(system: str) -> bool:
+    """Whether the system is a key-value or document store, whose statements are commands."""
+    return system.lower() in _COMMANDS
+
+
+def without_literals(statement: str, system: str = "") -> str:
     """The statement with `?` for each literal and without comments; placeholders stay.
 
     Of the commands of key-value and document stores only the first word stays.
     """
-    name = (system or "").lower()
-    if name in _COMMANDS:
+    if is_command(system):
         return _command_word(statement)
-    if name in _MYSQL:
-        return _BACKSLASHES.sub(_replace, statement)
-    sure, escape, _ = statement.partition("\\'")
-    # Whether a backslash escapes the quote depends on settings of the server.
-    return _STANDARD.sub(_replace, sure) + (" ?" if escape else "")
+    dialect = _BY_SYSTEM.get(system.lower(), _UNKNOWN)
+    if dialect is _ESCAPES:
+        return dialect.sub(_replace, statement)
+    # Whether a backslash escapes the quote depends on dialect and settings of the server.
+    sure = _DOUBTFUL.split(statement, maxsplit=1)
+    return dialect.sub(_replace, sure[0]) + (" ?" if len(sure) > 1 else "")
+
+
+_DOUBTFUL: Final = re.compile(r"\\['\"]")
 
 
 def _replace(match: re.Match[str]) -> str:
-    if match.lastgroup == "comment":
+    if match.group("comment") is not None:
         return " "
-    return match.group() if match.group("keep") is not None else "?"
+    return match.group() if match.group("name") is not None else "?"
 
 
 def _command_word(statement: str) -> str:
     word = _WORD.match(statement)
     if word is None:
-        return "?"
+        return "?" if statement else ""
     return word.group(1) if not statement[word.end() :].strip() else f"{word.group(1)} ?"
