@@ -1,4 +1,4 @@
-# make demo | test | check | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
+# make demo | test | check | oldest | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
 # Another Python beside it: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 bin := $(VENV)/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check oldest clean
 
 # Read from the environment or the command line by the demo: KEEP, DSN, SPOTLIGHT.
 demo: $(VENV)/.demo
@@ -22,8 +22,12 @@ check: $(VENV)/.dev
 	$(bin)/ruff check
 	$(bin)/mypy
 
+# With the oldest dependencies that pyproject.toml admits, in an environment of its own.
+oldest: $(VENV)-oldest/.ready
+	$(VENV)-oldest/bin/python -m pytest -q tests/oldest
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-oldest build dist
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, not " + sys.version if sys.version_info < (3, 10) else 0)'
@@ -37,3 +41,9 @@ $(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(pip_install) -e ".[demo,dev]"
 	touch $@ $(VENV)/.demo
+
+$(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints-oldest.txt -e . fastapi httpx opentelemetry-instrumentation-fastapi pytest
+	touch $@

@@ -1,0 +1,79 @@
+"""The oldest versions that pyproject.toml admits: `make oldest` runs this with them.
+
+It passes with any versions, so the ordinary run has it, too.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.scenario import scenario
+
+SERVICE = """
+from fastapi import FastAPI
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.trace import TracerProvider
+
+init()
+log = Log()
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+app = FastAPI()
+tracer = trace.get_tracer("shop")
+
+@app.get("/items/{number}")
+async def item(number: int):
+    sentry_sdk.set_tag("number", number)
+    query = {"db.system": "sqlite", "db.statement": "SELECT 'ann'"}
+    with tracer.start_as_current_span("query", attributes=query):
+        return {}
+
+@app.get("/boom")
+async def boom():
+    with tracer.start_as_current_span("inner") as span:
+        span.record_exception(KeyError("recorded"))
+        raise ValueError("bad")
+"""
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "app = OpenTelemetryMiddleware(app)",
+        "from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor\n"
+        "FastAPIInstrumentor.instrument_app(app)",
+    ],
+)
+def test_transactions_and_issues(wrap: str) -> None:
+    facts = scenario(
+        SERVICE
+        + wrap
+        + """
+headers = {"cookie": "sid=c00kie"}
+codes = get(app, "/items/3?token=hunter2", "/boom", headers=headers)
+sent = names()
+first, second = payloads("transaction")
+errors = payloads("event")
+otel_sentry_asgi.uninstrument()
+report(
+    codes=codes, sent=sent, tags=first["tags"], spans=[s["description"] for s in first["spans"]],
+    query=first["request"]["query_string"], log=log.messages, raw=json.dumps([first, second, errors]),
+    errors={e["exception"]["values"][-1]["type"]: e["exception"]["values"][-1]["mechanism"]["handled"]
+            for e in errors},
+    same_trace=len({e["contexts"]["trace"]["trace_id"] for e in [second, *errors]}) == 1,
+    count=len(errors),
+)
+"""
+    )
+
+    assert facts["codes"] == [200, 500]
+    assert facts["sent"] == ["GET /items/{number}", "GET /boom"]
+    assert facts["tags"] == {"number": 3}
+    assert "SELECT ?" in facts["spans"]
+    assert facts["query"] == "token=[Filtered]"
+    assert facts["errors"] == {"ValueError": False, "KeyError": True}
+    assert facts["count"] == 2
+    assert facts["same_trace"] is True
+    assert facts["log"] == []
+    assert "hunter2" not in facts["raw"]
+    assert "c00kie" not in facts["raw"]
