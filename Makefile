@@ -45,5 +45,6 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints-oldest.txt -e . fastapi httpx opentelemetry-instrumentation-fastapi pytest
+		-c constraints-oldest.txt -e . \
+		fastapi httpx hypothesis opentelemetry-instrumentation-fastapi pytest
 	touch $@

@@ -57,9 +57,10 @@ errors = payloads("event")
 otel_sentry_asgi.uninstrument()
 report(
     codes=codes, sent=sent, tags=first["tags"], spans=[s["description"] for s in first["spans"]],
-    query=first["request"]["query_string"], log=log.messages, raw=json.dumps([first, second, errors]),
-    errors={e["exception"]["values"][-1]["type"]: e["exception"]["values"][-1]["mechanism"]["handled"]
-            for e in errors},
+    query=first["request"]["query_string"], log=log.messages,
+    raw=json.dumps([first, second, errors]),
+    errors={e["exception"]["values"][-1]["type"]:
+            e["exception"]["values"][-1]["mechanism"]["handled"] for e in errors},
     same_trace=len({e["contexts"]["trace"]["trace_id"] for e in [second, *errors]}) == 1,
     count=len(errors),
 )
