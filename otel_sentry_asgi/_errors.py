@@ -101,6 +101,13 @@ def is_framework_log(record: logging.LogRecord) -> bool:
     )
 
 
+def is_server_text(logger: object, text: object) -> bool:
+    """Whether granian logs by it, as text, the traceback of what left the application: that has
+    been seen alive at the ASGI edge."""
+    known = isinstance(logger, str) and logger.partition(".")[0] == "_granian"
+    return known and isinstance(text, str) and "Traceback (most recent call last)" in text
+
+
 def is_own_noise(logger: object) -> bool:
     """Whether a logger is OpenTelemetry's, or ours: its errors are none of the application."""
     return isinstance(logger, str) and logger.partition(".")[0] in _TELEMETRY

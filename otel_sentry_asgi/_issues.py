@@ -22,6 +22,7 @@ from otel_sentry_asgi._errors import (
     is_framework_log,
     is_own_noise,
     is_response,
+    is_server_text,
     left_task,
     response_status,
 )
@@ -33,10 +34,11 @@ from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._scope import Exchange, Held, current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
-from otel_sentry_asgi._translate.error import MESSAGE, TYPE, to_exception_values
+from otel_sentry_asgi._translate.error import MESSAGE, STACKTRACE, TYPE, to_exception_values
 from otel_sentry_asgi._translate.naming import to_op
 from otel_sentry_asgi._translate.segment import resource_defaults, transaction_name
 from otel_sentry_asgi._translate.span import seconds
+from otel_sentry_asgi._translate.text import MAX_TEXT
 
 HINT = "otel_sentry_asgi"
 """Marks the hint of an event of ours; its value is the span context the event belongs to."""
@@ -248,6 +250,9 @@ class Issues:
             "exception": {"values": values},
         }
         sentry.add_source(payload)
+        if "stacktrace" not in values[-1] and attributes.get(STACKTRACE):
+            # Another language's, or one that was cut too early.
+            payload["extra"] = {STACKTRACE: str(attributes[STACKTRACE])[:MAX_TEXT]}
         self._send(payload, {HINT: span.context}, exchange)
 
     def _send(self, event: Any, hint: Data, exchange: Exchange | None) -> None:
@@ -328,11 +333,12 @@ class Issues:
 
     def _is_known(self, event: Any, error: BaseException | None) -> bool:
         """Whether the event tells of an exception or a failed lifespan that has its own event."""
-        if is_own_noise(event.get("logger")):
+        logger, entry = event.get("logger"), event.get("logentry") or {}
+        if is_own_noise(logger) or is_server_text(logger, entry.get("formatted")):
             return True
         if error is not None:
             return self._is_ignored(error) or not self._ledger.claim(error)
-        return self._lifespan_failed and event.get("logger") in SERVER_LOGGERS
+        return self._lifespan_failed and logger in SERVER_LOGGERS
 
     def _span_of(
         self, error: BaseException | None, exchange: Exchange | None

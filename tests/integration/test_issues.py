@@ -419,6 +419,21 @@ def test_an_exception_of_which_there_is_only_text(ask: Ask, tmp_path: Any) -> No
     assert error["request"]["url"].endswith("/ask/7")
 
 
+def test_a_trace_of_another_language_is_kept_as_text(ask: Ask) -> None:
+    trace_text = "java.lang.IllegalStateException: x\n\tat com.example.Main.main(Main.java:5)"
+
+    async def handler(request: Request, tracer: Tracer) -> None:
+        with tracer.start_as_current_span("remote") as span:
+            attributes = {"exception.type": "java.lang.IllegalStateException"}
+            span.add_event("exception", {**attributes, "exception.stacktrace": trace_text})
+
+    error = ask(handler).error()
+
+    assert error["exception"]["values"][0]["type"] == "IllegalStateException"
+    assert "stacktrace" not in error["exception"]["values"][0]
+    assert error["extra"]["exception.stacktrace"] == trace_text
+
+
 @pytest.mark.parametrize("rate", [0.0, None])
 def test_text_is_reported_also_where_no_transaction_is_sent(rate: float | None, ask: Ask) -> None:
     async def handler(request: Request, tracer: Tracer) -> None:

@@ -1,0 +1,36 @@
+"""A plain application for servers that run in processes of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sentry_sdk
+from opentelemetry import trace
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.trace import TracerProvider
+
+import otel_sentry_asgi
+
+sentry_sdk.init(
+    traces_sample_rate=1.0,
+    _experiments={"transport_compression_algo": "gzip"},  # type: ignore[typeddict-item]
+)
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+
+
+async def plain(scope: Any, receive: Any, send: Any) -> None:
+    """`/boom` raises, with nothing that answers for it."""
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    if scope["path"] == "/boom":
+        raise ValueError("boom")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+app = OpenTelemetryMiddleware(plain)
