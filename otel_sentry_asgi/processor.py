@@ -17,6 +17,10 @@ from otel_sentry_asgi.export import Exporter
 
 _RECORD = "record_exception"
 
+# Guards hold no state, so those on the path of every span are made once.
+_ON_START = contained("on_start")
+_ON_END = contained("on_end")
+
 
 class SentrySpanProcessor(SpanProcessor):
     """Sends the provider's spans to Sentry as transactions, and what is recorded on them as errors.
@@ -39,7 +43,7 @@ class SentrySpanProcessor(SpanProcessor):
         """For a local root: scope and sampling decision. For any span: hear of its exceptions."""
         if self._detached:
             return
-        with contained("on_start"):
+        with _ON_START:
             # The attribute is there when another of our processors has seen the span before.
             self._shadowed = _RECORD in span.__dict__
             if self._shadowed:
@@ -58,7 +62,7 @@ class SentrySpanProcessor(SpanProcessor):
         """Hand the span to the worker."""
         if self._detached or self._shadowed:
             return
-        with contained("on_end"):
+        with _ON_END:
             self._bridge.ended(span)
 
     def shutdown(self) -> None:
