@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi.export import Exporter
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _bridge: Bridge | None = None
+
+
+def _begin_in_child() -> None:
+    """A forked child may have inherited a lock that nobody holds, and what its parent will send."""
+    global _lock
+    _lock = threading.RLock()
+    if _bridge is not None:
+        _bridge.begin_in_child()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def obtain(settings: Settings | None = None, exporter: Exporter | None = None) -> Bridge:

@@ -98,8 +98,9 @@ class Assembler:
         self._busy: dict[int, _Trace] = {}
         """Those in which something has ended: the others, such as idle websockets, cost nothing."""
         self._sent: OrderedDict[int, Exchange | None] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int], None] = OrderedDict()
+        """The roots that have not ended, oldest first."""
         self._buffered = 0
-        self._live = 0
 
     @property
     def buffered(self) -> int:
@@ -121,6 +122,10 @@ class Assembler:
             root = self._add_root(trace, context, exchange)
             trace.waiting, trace.late = trace.waiting + trace.late, []
         if root is not None and root.span is None:
+            self._open.pop((context.trace_id, context.span_id), None)
+            if self._buffered >= self._settings.max_buffered + self._max_roots:
+                self._drop_root(context, trace)
+                return
             root.span, root.exchange = span, root.exchange or exchange
             root.due, root.latest = now + self._settings.settle, now + self._settings.linger
             self._buffer(context.trace_id, trace)
@@ -185,10 +190,17 @@ class Assembler:
 
     def _add_root(self, trace: _Trace, context: SpanContext, exchange: Exchange | None) -> _Root:
         root = trace.roots[context.span_id] = _Root(context, exchange)
-        self._live += 1
-        if self._live > self._max_roots:
-            self._forget_oldest_root(root)
+        self._open[context.trace_id, context.span_id] = None
+        if len(self._open) > self._max_roots:
+            self._forget_oldest_root()
         return root
+
+    def _drop_root(self, context: SpanContext, trace: _Trace) -> None:
+        del trace.roots[context.span_id]
+        trace.dropped += 1
+        if not trace.roots:
+            self._set_late(trace, trace.waiting)
+        self._tidy(context.trace_id, trace)
 
     def _wait(self, trace: _Trace, waiting: _Waiting, now: float) -> None:
         if not trace.roots:
@@ -211,7 +223,6 @@ class Assembler:
 
     def _cut(self, trace_id: int, trace: _Trace, root: _Root) -> Segment:
         del trace.roots[root.context.span_id]
-        self._live -= 1
         mine, others = _split(trace, root)
         if trace.roots:
             trace.waiting = others
@@ -263,34 +274,21 @@ class Assembler:
         self._buffered -= surplus
 
     def _remember(self, trace_id: int, exchange: Exchange | None) -> None:
+        if exchange is not None and exchange.finished:
+            exchange.trail.clear()
         self._sent[trace_id] = exchange
         self._sent.move_to_end(trace_id)
         if len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)
 
-    def _forget_oldest_root(self, newest: _Root) -> None:
-        """Its children come out as follow-ups; if it ends after all, it comes out alone. Only when
-        all have ended, one of them is lost."""
-        trace_id, trace, root = self._oldest_root(newest)
-        del trace.roots[root.context.span_id]
-        self._live -= 1
-        if root.span is not None:
-            self._buffered -= 1
-            trace.dropped += 1
+    def _forget_oldest_root(self) -> None:
+        """Its children come out as follow-ups; if it ends after all, it comes out alone."""
+        (trace_id, span_id), _ = self._open.popitem(last=False)
+        trace = self._traces[trace_id]
+        del trace.roots[span_id]
         if not trace.roots:
             self._set_late(trace, trace.waiting)
         self._tidy(trace_id, trace)
-
-    def _oldest_root(self, newest: _Root) -> tuple[int, _Trace, _Root]:
-        oldest: tuple[int, _Trace, _Root] | None = None
-        for trace_id, trace in self._traces.items():
-            for root in trace.roots.values():
-                if root is not newest:
-                    if root.span is None:
-                        return trace_id, trace, root
-                    oldest = oldest or (trace_id, trace, root)
-        assert oldest is not None
-        return oldest
 
     def _tidy(self, trace_id: int, trace: _Trace) -> None:
         """Forget the trace if nothing is live or waits in it."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import time
-import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
@@ -19,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi import sentry
-from otel_sentry_asgi._assembly import is_local_root
+from otel_sentry_asgi._assembly import MAX_ROOTS, is_local_root
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._issues import Issues
@@ -31,7 +30,7 @@ from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.naming import to_op, to_server_name
 from otel_sentry_asgi.export import Exporter
-from otel_sentry_asgi.sampling import Decision, decide
+from otel_sentry_asgi.sampling import Decision, Decisions, decide
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -49,21 +48,24 @@ class Bridge:
         self.settings = settings
         self.stats = Stats()
         self._exporter = exporter
+        self._decisions = Decisions()
+        self._units: OrderedDict[tuple[int, int], Exchange] = OrderedDict()
+        """What `_begin_unit` made, by the ids of its root."""
         self._ledger = Ledger(clock)
-        self.issues = Issues(settings, self.stats, self._ledger)
+        self.issues = Issues(settings, self.stats, self._ledger, self._decisions, clock)
         self.pipeline = Pipeline(
             settings,
             exporter,
             self.stats,
+            self._decisions,
             tell=self.issues.told,
             tidy=self._ledger.expire,
             clock=clock,
         )
         self.links = sentry.Links(self.issues.process, current_ids)
+        self._ledger.on_kept = self.pipeline.wake
         self._warned = False
         self._at_exit = False
-        reference = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _begin_in_child(reference))
 
     def is_ready(self) -> bool:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
@@ -86,9 +88,10 @@ class Bridge:
             exchange.root, exchange.current = span, context
         if not context.trace_flags.sampled:
             return
-        decision = exchange.decisions.get(context.trace_id)
+        decision = self._decisions.get(context.trace_id)
         if decision is None:
-            decision = exchange.decisions[context.trace_id] = _decide(span, exchange)
+            decision = _decide(span, exchange)
+            self._decisions.add(context.trace_id, decision)
         if decision.sampled:
             self._flush_at_exit()
             self.pipeline.started(context, exchange)
@@ -99,25 +102,31 @@ class Bridge:
         exchange = current_exchange.get()
         is_root = is_local_root(span)
         if context.trace_flags.sampled:
-            decision = exchange.decisions.get(context.trace_id) if exchange is not None else None
+            decision = self._decisions.get(context.trace_id)
             if decision is None or decision.sampled:
-                self.pipeline.ended(span, exchange, wake=is_root or decision is None)
-            elif exchange is not None:
+                self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
+            else:
                 counted = decision.sample_rate is not None
                 self.pipeline.unsampled(span, exchange, counted=counted)
         if exchange is not None:
             exchange.trail.append(span)
-        if is_root and exchange is not None and exchange.previous is not None:
-            self._end_unit(span, exchange)
+        if is_root:
+            unit = self._units.pop((context.trace_id, context.span_id), None)
+            if unit is not None and unit.previous is not None:
+                self.issues.finished(unit)
+                self.leave(unit, unit.previous)
 
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""
+        previous = _without_finished(previous)
         sentry.restore_isolation(previous.fork, previous.isolation_scope)
         if current_exchange.get() is exchange:
             current_exchange.set(previous.exchange)
 
     def close(self) -> bool:
         """Send everything that has ended, within the client's own `shutdown_timeout`."""
+        with contained("held issues"):
+            self.issues.release_all()
         return self.pipeline.shutdown(sentry.shutdown_timeout())
 
     def retire(self) -> None:
@@ -130,6 +139,9 @@ class Bridge:
 
     def begin_in_child(self) -> None:
         """After a fork: begin with nothing."""
+        self.stats.clear()
+        self._decisions.clear()
+        self._units.clear()
         self.pipeline.reset()
         self._ledger.clear()
 
@@ -137,17 +149,15 @@ class Bridge:
         """An exchange for a local root outside of any request, with an isolation scope of its
         own."""
         forked, before = sentry.fork_isolation()
+        if outer is not None and outer.previous is not None:
+            outer.previous = _without_finished(outer.previous)
         exchange = Exchange(forked, root=span, previous=Previous(forked, before, outer))
         current_exchange.set(exchange)
+        context = span.get_span_context()
+        self._units[context.trace_id, context.span_id] = exchange
+        if len(self._units) > MAX_ROOTS:
+            self._units.popitem(last=False)
         return exchange
-
-    def _end_unit(self, span: ReadableSpan, exchange: Exchange) -> None:
-        if exchange.root is None or exchange.root.context.span_id != span.context.span_id:
-            return
-        self.issues.finished(exchange)
-        previous, exchange.previous = exchange.previous, None
-        if previous is not None:
-            self.leave(exchange, previous)
 
     def _flush_at_exit(self) -> None:
         """Registered late, so that it runs before the exit handler of a client made before."""
@@ -160,10 +170,15 @@ class Bridge:
             self.close()
 
 
-def _begin_in_child(reference: weakref.ref[Bridge]) -> None:
-    bridge = reference()
-    if bridge is not None:
-        bridge.begin_in_child()
+def _without_finished(previous: Previous) -> Previous:
+    """What was current before those units that have ended meanwhile: roots that overlap in one
+    context end in any order."""
+    outer = previous.exchange
+    while outer is not None and outer.finished and outer.previous is not None:
+        before = outer.previous
+        previous = Previous(previous.fork, before.isolation_scope, before.exchange)
+        outer = previous.exchange
+    return previous
 
 
 def current_ids() -> tuple[str, str] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,13 +33,20 @@ from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._scope import Exchange, Held, current_exchange
-from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._settings import IgnoredError, Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.error import MESSAGE, STACKTRACE, TYPE, to_exception_values
 from otel_sentry_asgi._translate.naming import to_op
 from otel_sentry_asgi._translate.segment import resource_defaults, transaction_name
 from otel_sentry_asgi._translate.span import seconds
 from otel_sentry_asgi._translate.text import MAX_TEXT
+from otel_sentry_asgi.sampling import Decisions
+
+MAX_HELD = 20
+"""Recorded exceptions that wait for the end of one exchange."""
+
+MAX_HELD_FOR = 30.0
+"""Seconds that one waits while others are recorded: streams and websockets go on for hours."""
 
 HINT = "otel_sentry_asgi"
 """Marks the hint of an event of ours; its value is the span context the event belongs to."""
@@ -58,10 +66,20 @@ _INSTRUMENTATIONS = frozenset({"opentelemetry", "fastapi", "starlette"})
 class Issues:
     """Decides which exceptions are issues and gives every event its trace and its request."""
 
-    def __init__(self, settings: Settings, stats: Stats, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stats: Stats,
+        ledger: Ledger,
+        decisions: Decisions,
+        clock: Callable[[], float],
+    ) -> None:
         self._settings = settings
         self._stats = stats
         self._ledger = ledger
+        self._decisions = decisions
+        self._clock = clock
+        self._holding: weakref.WeakSet[Exchange] = weakref.WeakSet()
         self._lifespan_failed = False
 
     # -- what was seen ------------------------------------------------------------------------
@@ -73,7 +91,7 @@ class Issues:
         if events := span.events:
             self._ledger.note_event(context.span_id, events[-1].timestamp)
         if on_purpose or exchange is None or not exchange.has_inner_root(span):
-            self._ledger.note(error, context)
+            self._ledger.note(error, context, exchange)
         if not is_error(error) or not sentry.is_ready():
             return
         if on_purpose:
@@ -88,7 +106,7 @@ class Issues:
         """
         exchange = current_exchange.get()
         if context.is_valid:
-            self._ledger.note(error, context)
+            self._ledger.note(error, context, exchange)
         if not is_error(error) or not sentry.is_ready():
             return
         if logger.partition(".")[0] not in _INSTRUMENTATIONS:
@@ -130,16 +148,27 @@ class Issues:
         error = application_error(error)
         if not is_error(error):
             self._ledger.claim(error)
-        else:
-            self._report(error, exchange, mechanism=mechanism, handled=False)
+            return
+        if self._ledger.is_reported(error):
+            sentry.mark_crashed(exchange.sentry_scope)
+        self._report(error, exchange, mechanism=mechanism, handled=False)
 
     def finished(self, exchange: Exchange) -> None:
         """The exchange's own work is over: what was recorded and never left is an issue now."""
         exchange.finished = True
-        held, exchange.held = exchange.held, []
+        self._release(exchange, len(exchange.held))
+
+    def release_all(self) -> None:
+        """Send what is held: the process may not see the end of those exchanges."""
+        for exchange in list(self._holding):
+            self._release(exchange, len(exchange.held))
+
+    def _release(self, exchange: Exchange, count: int) -> None:
+        """Send the oldest *count* of what is held, as handled."""
+        held, exchange.held = exchange.held[:count], exchange.held[count:]
         for one in held:
             if self._ledger.claim(one.error):
-                exchange.told.add(_text_of(one.error))
+                exchange.told.append(_text_of(one.error))
                 self._send(one.event, one.hint, exchange)
 
     def lifespan_fails(self) -> None:
@@ -180,6 +209,8 @@ class Issues:
             task = current_task()
             if task is not None:
                 task.add_done_callback(partial(self._task_done, error, exchange))
+            else:
+                self._report(error, exchange, mechanism=_RECORDED, handled=False)
         elif self._settings.errors == "all" and not is_response(error):
             self._hold(error, exchange, context)
 
@@ -197,9 +228,13 @@ class Issues:
         elif not (
             self._is_ignored(error) or self._ledger.is_reported(error) or exchange.holds(error)
         ):
+            now = self._clock()
+            old = sum(now - held.since > MAX_HELD_FOR for held in exchange.held)
+            self._release(exchange, max(old, len(exchange.held) + 1 - MAX_HELD))
             event, hint = sentry.to_error(error, mechanism=_RECORDED, handled=True)
             event["timestamp"] = time.time()
-            exchange.held.append(Held(error, event, {**hint, HINT: context}))
+            exchange.held.append(Held(error, event, {**hint, HINT: context}, now))
+            self._holding.add(exchange)
 
     def _report(
         self, error: BaseException, exchange: Exchange | None, *, mechanism: str, handled: bool
@@ -208,7 +243,7 @@ class Issues:
         if self._is_ignored(error) or not self._ledger.claim(error):
             return
         if exchange is not None:
-            exchange.told.add(_text_of(error))
+            exchange.told.append(_text_of(error))
         event, hint = sentry.to_error(error, mechanism=mechanism, handled=handled)
         hint[HINT] = self._span_of(error, exchange)
         self._send(event, hint, exchange)
@@ -242,7 +277,7 @@ class Issues:
         if handled and dealt_with:
             return
         if exchange is not None:
-            exchange.told.add(text)
+            exchange.told.append(text)
         values = to_exception_values(attributes, mechanism=_RECORDED, handled=handled)
         payload: Data = {
             "level": "error",
@@ -268,10 +303,7 @@ class Issues:
             current_exchange.reset(token)
 
     def _is_ignored(self, error: BaseException) -> bool:
-        return any(
-            isinstance(error, ignored) if isinstance(ignored, type) else ignored(error)
-            for ignored in self._settings.ignored_errors
-        )
+        return any(_is(error, ignored) for ignored in self._settings.ignored_errors)
 
     # -- event processors ---------------------------------------------------------------------
 
@@ -284,32 +316,42 @@ class Issues:
             return event
         error = (hint.get("exc_info") or (None, None, None))[1]
         with contained("event processor"):
+            if HINT not in hint and self._belongs_elsewhere(event, error):
+                return None
             if HINT not in hint and self._is_known(event, error):
                 self._stats.add("duplicate_errors")
                 return None
             exchange = current_exchange.get()
             if error is not None and exchange is not None:
-                exchange.told.add(_text_of(error))
+                exchange.told.append(_text_of(error))
             record = hint.get("log_record")
             if record is not None and is_framework_log(record):
-                _say_unhandled(event)
+                _say_unhandled(event, _SWALLOWED)
+            elif error is not None and event.get("logger") == "asyncio":
+                _say_unhandled(event, _TASK)
             context = hint.get(HINT) or self._span_of(error, exchange)
             if context is not None:
-                _link(event, context, exchange)
+                self._link(event, context, exchange)
             if exchange is not None and exchange.root is not None:
                 sentry.fill_defaults(event, resource_defaults(exchange.root.resource))
-            if exchange is None or not exchange.is_request:
-                sentry.mark_in_app(event)
-                self._policy().clean_error(event)
+            # Also in a request: the event may be captured under scopes that are not the request's.
+            policy, request = self._policy(), exchange.request() if exchange is not None else None
+            sentry.add_threads(event)
+            sentry.mark_in_app(event)
+            policy.clean_error(event, policy.secrets_of(request))
             return event
         self._stats.add("lost.internal_sdk_error")
         return None
 
-    def finish(self, exchange: Exchange, event: Any, _hint: Data) -> Any:
-        """The last event processor of a request: its request, its name, and the policy.
+    def finish(self, of: weakref.ref[Exchange], event: Any, _hint: Data) -> Any:
+        """The last event processor of a request: its request, its name, and the policy. It is held
+        by the request's scope, which the exchange holds.
 
         An event that cannot be cleaned is not sent.
         """
+        exchange = of()
+        if exchange is None:
+            return event
         with contained("event processor"):
             policy = self._policy()
             if event.get("type"):
@@ -321,7 +363,8 @@ class Issues:
             if request is not None:
                 event["request"] = {**(event.get("request") or {}), **request}
             _name(event, exchange)
-            sentry.add_breadcrumbs(event, to_breadcrumbs(exchange.trail, event, policy))
+            with contained("breadcrumbs"):
+                sentry.add_breadcrumbs(event, to_breadcrumbs(exchange.trail, event, policy))
             sentry.mark_in_app(event)
             policy.clean_error(event, policy.secrets_of(request))
             return event
@@ -330,6 +373,33 @@ class Issues:
 
     def _policy(self) -> Policy:
         return sentry.policy(self._settings.sensitive_terms)
+
+    def _link(self, event: Any, context: SpanContext, exchange: Exchange | None) -> None:
+        linked: Data = {
+            "trace_id": trace_hex(context.trace_id),
+            "span_id": span_hex(context.span_id),
+        }
+        root = exchange.root if exchange is not None else None
+        if root is not None and root.context.span_id == context.span_id:
+            if root.parent is not None:
+                linked["parent_span_id"] = span_hex(root.parent.span_id)
+            linked["op"] = to_op(root.attributes or {}, root.kind) or "function"
+        decision = self._decisions.get(context.trace_id)
+        dsc = sampling_context(context.trace_id, sentry.facts(), decision)
+        if dsc is not None:
+            linked["dynamic_sampling_context"] = dsc
+        event.setdefault("contexts", {})["trace"] = linked
+
+    def _belongs_elsewhere(self, event: Any, error: BaseException | None) -> bool:
+        """Whether asyncio logs an exception that nobody retrieved, long after and far away from the
+        request whose span recorded it: then it is reported there."""
+        if error is None or event.get("logger") != "asyncio":
+            return False
+        owner = self._ledger.owner_of(error)
+        if not isinstance(owner, Exchange) or owner is current_exchange.get():
+            return False
+        self._report(error, owner, mechanism=_TASK, handled=False)
+        return True
 
     def _is_known(self, event: Any, error: BaseException | None) -> bool:
         """Whether the event tells of an exception or a failed lifespan that has its own event."""
@@ -356,7 +426,14 @@ class Issues:
 def _text_of(error: BaseException) -> tuple[str, str]:
     """Type and message as OTel writes them into an `exception` event."""
     module, name = type(error).__module__, type(error).__qualname__
-    return (name if module in ("", "builtins") else f"{module}.{name}"), str(error)
+    return (name if module in ("", "builtins") else f"{module}.{name}"), sentry.text_of(error)
+
+
+def _is(error: BaseException, ignored: IgnoredError) -> bool:
+    """Whether a class or predicate of the application's settings means *error*."""
+    with contained("ignored_errors"):
+        return isinstance(error, ignored) if isinstance(ignored, type) else bool(ignored(error))
+    return False
 
 
 def _tells(span: ReadableSpan, text: tuple[str, str]) -> bool:
@@ -372,30 +449,13 @@ def _tells(span: ReadableSpan, text: tuple[str, str]) -> bool:
     )
 
 
-def _say_unhandled(event: Any) -> None:
+def _say_unhandled(event: Any, mechanism: str) -> None:
     for value in (event.get("exception") or {}).get("values") or ():
         value["mechanism"] = {
             **(value.get("mechanism") or {}),
-            "type": _SWALLOWED,
+            "type": mechanism,
             "handled": False,
         }
-
-
-def _link(event: Any, context: SpanContext, exchange: Exchange | None) -> None:
-    linked: Data = {
-        "trace_id": trace_hex(context.trace_id),
-        "span_id": span_hex(context.span_id),
-    }
-    root = exchange.root if exchange is not None else None
-    if root is not None and root.context.span_id == context.span_id:
-        if root.parent is not None:
-            linked["parent_span_id"] = span_hex(root.parent.span_id)
-        linked["op"] = to_op(root.attributes or {}, root.kind) or "function"
-    decision = exchange.decisions.get(context.trace_id) if exchange is not None else None
-    dsc = sampling_context(context.trace_id, sentry.facts(), decision)
-    if dsc is not None:
-        linked["dynamic_sampling_context"] = dsc
-    event.setdefault("contexts", {})["trace"] = linked
 
 
 def _name(event: Any, exchange: Exchange) -> None:

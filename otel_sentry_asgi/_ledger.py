@@ -33,6 +33,7 @@ class _Entry:
     until: float
     span: SpanContext | None = None
     reported: bool = False
+    owner: weakref.ref[object] | None = None
 
 
 class Ledger:
@@ -43,14 +44,23 @@ class Ledger:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.on_kept: Callable[[], None] = lambda: None
+        """Called when an exception is kept alive, so that somebody will call `expire`."""
         self.clear()
 
-    def note(self, error: BaseException, span: SpanContext) -> None:
-        """Remember the first, that is the innermost, span that recorded *error*."""
+    def note(self, error: BaseException, span: SpanContext, owner: object = None) -> None:
+        """Remember the first, that is the innermost, span that recorded *error*, and for whom."""
         with self._lock:
             entry = self._entry(error)
             if entry.span is None:
                 entry.span = span
+                entry.owner = weakref.ref(owner) if owner is not None else None
+
+    def owner_of(self, error: BaseException) -> object:
+        """For whom *error* was noted; None if for nobody, or they are gone."""
+        with self._lock:
+            entry = self._find(error)
+            return entry.owner() if entry is not None and entry.owner is not None else None
 
     def span_of(self, error: BaseException) -> SpanContext | None:
         """The span on which *error*, or for a group one of its members, was recorded first."""
@@ -117,6 +127,8 @@ class Ledger:
             self._entries.pop(id(error), None)
             self._entries[id(error)] = entry
             self.expire(now)
+            if not isinstance(entry.get, weakref.ref):
+                self.on_kept()
         return entry
 
 

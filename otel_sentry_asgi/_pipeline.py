@@ -23,9 +23,12 @@ from otel_sentry_asgi._translate.segment import NO_REQUEST, resource_defaults, t
 from otel_sentry_asgi._translate.span import is_asgi_event
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
-from otel_sentry_asgi.sampling import Decision, decide
+from otel_sentry_asgi.sampling import Decision, Decisions, decide
 
 Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
+
+SLICE = 0.002
+"""Seconds of work after which the worker lets other threads run."""
 
 _STARTED = 0
 _ENDED = 1
@@ -40,6 +43,7 @@ class Pipeline:
         settings: Settings,
         exporter: Exporter,
         stats: Stats,
+        decisions: Decisions,
         tell: Tell,
         tidy: Callable[[float], float | None],
         clock: Callable[[], float],
@@ -49,6 +53,7 @@ class Pipeline:
         self._settings = settings
         self._exporter = exporter
         self._stats = stats
+        self._decisions = decisions
         self._tell = tell
         self._tidy = tidy
         self._clock = clock
@@ -65,7 +70,11 @@ class Pipeline:
         if not self._worker.put((_ENDED, span, exchange), wake=wake):
             self._lost_spans("queue_overflow", 1)
 
-    def unsampled(self, span: ReadableSpan, exchange: Exchange, *, counted: bool) -> None:
+    def wake(self) -> None:
+        """See to it that the worker has a turn."""
+        self._worker.wake()
+
+    def unsampled(self, span: ReadableSpan, exchange: Exchange | None, *, counted: bool) -> None:
         """An ended span of a trace that is not sent may have exceptions; with *counted* it is
         counted as lost."""
         if any(event.name == "exception" for event in span.events):
@@ -107,29 +116,40 @@ class Pipeline:
         token = otel_context.attach(_suppressed())
         try:
             now = self._clock()
-            for kind, subject, exchange in items:
-                if kind == _STARTED:
-                    self._assembler.started(subject, exchange, now)
-                elif kind == _UNSAMPLED:
-                    with contained("exceptions"):
-                        self._tell(subject, exchange, [subject])
-                elif not self._is_left_out(subject):
-                    self._assembler.ended(subject, exchange, now)
+            for item in items:
+                self._take(item, now)
             segments = (
                 self._assembler.flush(everything=self._closing)
                 if flush
                 else self._assembler.due(now)
             )
+            slice_ends = time.monotonic() + SLICE
             for segment in segments:
                 with contained("exceptions"):
                     self._tell_of(segment)
                 with contained("export"):
                     self._send(segment)
-                time.sleep(0)  # The event loop's turn.
+                if time.monotonic() > slice_ends:
+                    time.sleep(0)  # The event loop's turn.
+                    slice_ends = time.monotonic() + SLICE
             times = (self._assembler.next_due(), self._tidy(now))
             return min((at for at in times if at is not None), default=None)
         finally:
             otel_context.detach(token)
+
+    def _take(self, item: Item, now: float) -> None:
+        """Hand one item on. What cannot be is counted, and does not keep back those after it."""
+        kind, subject, exchange = item
+        with contained("span"):
+            if kind == _STARTED:
+                self._assembler.started(subject, exchange, now)
+            elif kind == _UNSAMPLED:
+                self._tell(subject, exchange, [subject])
+            elif not self._is_left_out(subject):
+                self._assembler.ended(subject, exchange, now)
+            return
+        if kind == _ENDED:
+            self._lost_spans("internal_sdk_error", 1)
 
     def _tell_of(self, segment: Segment) -> None:
         spans = [segment.root, *segment.children]
@@ -141,7 +161,7 @@ class Pipeline:
         return is_asgi_event(span) and not self._settings.keep_asgi_spans
 
     def _send(self, segment: Segment) -> None:
-        decision = _decision_of(segment)
+        decision = self._decision_of(segment)
         if not decision.sampled:
             if decision.sample_rate is not None:
                 self._lost_segment("sample_rate", segment)
@@ -166,6 +186,16 @@ class Pipeline:
         self._stats.add("spans", len(segment.children) + 1)
         if segment.dropped:
             self._stats.add("lost.buffer_overflow", segment.dropped)
+
+    def _decision_of(self, segment: Segment) -> Decision:
+        """The decision made at the start; for a trace without any, what its id gives."""
+        trace_id = segment.root.context.trace_id
+        known = self._decisions.get(trace_id)
+        if known is not None:
+            return known
+        rate, sampler = sentry.tracing()
+        rate = 1.0 if sampler is not None else rate
+        return decide(trace_id, rate=rate, sampler=None, sampling_context=dict)
 
     def _to_transaction(self, segment: Segment, decision: Decision) -> Transaction:
         root, exchange = segment.root, segment.exchange
@@ -199,20 +229,6 @@ def _suppressed() -> otel_context.Context:
     """A context in which OTel's instrumentations make no spans."""
     key = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
     return otel_context.set_value(key, value=True)
-
-
-def _decision_of(segment: Segment) -> Decision:
-    """The decision made at the start; for a span without any, what the trace id gives."""
-    exchange, trace_id = segment.exchange, segment.root.context.trace_id
-    if exchange is not None and trace_id in exchange.decisions:
-        return exchange.decisions[trace_id]
-    rate, sampler = sentry.tracing()
-    return decide(
-        trace_id,
-        rate=1.0 if sampler is not None else rate,
-        sampler=None,
-        sampling_context=dict,
-    )
 
 
 def _is_upload(span: ReadableSpan) -> bool:

@@ -18,13 +18,17 @@ from opentelemetry.trace import SpanContext, SpanKind
 from otel_sentry_asgi._model import Data, ErrorEvent
 from otel_sentry_asgi._translate.request import route_in, to_request
 from otel_sentry_asgi._translate.segment import RequestFacts
-from otel_sentry_asgi.sampling import Decision
+
+_KEPT = (
+    *("type", "method", "scheme", "path", "root_path", "query_string", "headers"),
+    *("server", "client"),
+)
 
 MAX_TRAIL = 50
 """Ended spans that an exchange remembers."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Held:
     """An error event that waits for the end of its exchange: the exception may yet turn out
     unhandled."""
@@ -32,6 +36,8 @@ class Held:
     error: BaseException
     event: ErrorEvent
     hint: Data
+    since: float
+    """Monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Previous:
     exchange: Exchange | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False, repr=False)  # No repr: it would print requests into frame locals.
 class Exchange:
     """One request (with its ASGI scope) or one local root outside of any request (without)."""
 
@@ -57,11 +63,8 @@ class Exchange:
     """The local root that holds the work: of several server spans the innermost."""
     status_code: int | None = None
     finished: bool = False
-    decisions: dict[int, Decision] = field(default_factory=dict)
-    """By trace id. A request can have two traces when two layers start a server span."""
-    unsampled: int = 0
     held: list[Held] = field(default_factory=list)
-    told: set[tuple[str, str]] = field(default_factory=set)
+    told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
     """Type and message of the exceptions that have been reported, for those known by text only."""
     trail: deque[ReadableSpan] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
     """The spans that ended last: breadcrumbs of an error."""
@@ -87,6 +90,16 @@ class Exchange:
             return False
         is_local_root = span.parent is None or span.parent.is_remote
         return is_local_root and root.context != span.context
+
+    def freeze(self) -> None:
+        """Keep of the ASGI scope what a late span or error needs, and let the rest of the request
+        go: applications keep large things in it."""
+        scope = self.asgi_scope
+        if scope is not None:
+            route = route_in(scope)
+            self.asgi_scope = {key: scope[key] for key in _KEPT if key in scope}
+            if route is not None:
+                self.asgi_scope["path_template"] = route
 
     def holds(self, error: BaseException) -> bool:
         """Whether the event of *error* waits for the end of this exchange."""

@@ -10,7 +10,12 @@ class Stats:
     """Named counters. Names are stable; `lost.<reason>` uses Sentry's discard reasons."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin at zero. The lock is new: after a fork nobody may hold the old one. It may be taken
+        again by what interrupts its holder: a signal handler, a finalizer."""
+        self._lock = threading.RLock()
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str, quantity: int = 1) -> None:

@@ -8,6 +8,7 @@ gathered.
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections import deque
@@ -78,6 +79,7 @@ class Worker:
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the thread. What is queued later starts it again."""
+        until = time.monotonic() + timeout
         flushed = self.flush(timeout)
         with self._start_lock:
             thread, self._thread = self._thread, None
@@ -86,7 +88,7 @@ class Worker:
             stopping.set()
             wakeup.set()
             if thread is not threading.current_thread():
-                thread.join(timeout)
+                thread.join(max(0.0, until - time.monotonic()))
         return flushed
 
     def reset(self) -> None:
@@ -96,7 +98,7 @@ class Worker:
         self._wakeup = threading.Event()
         self._stopping = threading.Event()
         self._condition = threading.Condition()
-        self._start_lock = threading.Lock()
+        self._start_lock = threading.RLock()  # A finalizer may come back here.
         self._turn_lock = threading.Lock()
         self._in_turn = None
         self._thread = None
@@ -112,9 +114,13 @@ class Worker:
             thread = threading.Thread(
                 target=self._run, args=(self._stopping,), name="otel-sentry-asgi", daemon=True
             )
+            if self._thread is not None:
+                return  # A finalizer that ran meanwhile has done it.
             self._thread = thread
             try:
-                thread.start()
+                # In a context of its own: sentry-sdk has a thread inherit the scopes of the code
+                # that starts it, here those of whichever request came first.
+                contextvars.Context().run(thread.start)
             except RuntimeError:
                 # The interpreter is shutting down and starts no threads; `flush` does the work
                 # itself.

@@ -46,7 +46,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _log_processor: SentryLogRecordProcessor | None = None
     _provider: Any = None
     _logger_provider: Any = None
-    _wrapped: list[tuple[type, str]]
+    _wrapped: list[tuple[type, str, Any]]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Nothing beyond our own requirements."""
@@ -80,8 +80,10 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._wrap_all()
 
     def _uninstrument(self, **_kwargs: Any) -> None:
-        for owner, name in self._wrapped:
-            unwrap(owner, name)
+        for owner, name, wrapper in self._wrapped:
+            # Somebody else may have wrapped it since: then ours stays below, and does nothing.
+            if getattr(vars(owner).get(name), "_self_wrapper", None) == wrapper:
+                unwrap(owner, name)
         self._wrapped = []
         for module in (_CONTRIB, _STARLETTE):
             _forget_hook(module)
@@ -141,10 +143,10 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._wrap(getattr(module, _CLASS), "__call__", self._around_otel)
 
     def _wrap(self, owner: type, name: str, wrapper: Any) -> None:
-        if any(done == (owner, name) for done in self._wrapped):
+        if any(done[:2] == (owner, name) for done in self._wrapped):
             return
         wrapt.wrap_function_wrapper(owner, name, wrapper)
-        self._wrapped.append((owner, name))
+        self._wrapped.append((owner, name, wrapper))
 
     def _around_otel(
         self, wrapped: App, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from contextvars import Token
 from functools import partial
 from types import TracebackType
@@ -104,20 +106,29 @@ class _Request:
         exchange = self._exchange
         if exchange is None:
             return
-        with contained("request"):
-            if error is not None:
+        if error is not None:
+            with contained("request"):
                 self._locate(exchange)
                 mechanism = _MECHANISMS[self._scope["type"]]
                 self._bridge.issues.crashed(error, exchange, mechanism)
+        with contained("request"):
             self._bridge.issues.finished(exchange)
         exchange.finished = True
-        self._scope.pop(MARK, None)
-        if self._token is not None:
-            current_exchange.reset(self._token)
         with contained("request"):
-            self._sentry_scopes.__exit__(None, None, None)
-            if self._previous is not None:
-                self._bridge.leave(exchange, self._previous)
+            self._scope.pop(MARK, None)
+            exchange.freeze()
+        self.send = self._send  # Instead of a reference to itself.
+        with contained("request"):
+            self._leave(exchange)
+
+    def _leave(self, exchange: Exchange) -> None:
+        """Restore what was current before; each context knows only its own tokens."""
+        if self._token is not None and current_exchange.get() is exchange:
+            with suppress(ValueError):
+                current_exchange.reset(self._token)
+        self._sentry_scopes.__exit__(None, None, None)
+        if self._previous is not None:
+            self._bridge.leave(exchange, self._previous)
 
     def _begin(self) -> None:
         exchange = self._unit_of_outer_layer() or Exchange(None)
@@ -125,12 +136,13 @@ class _Request:
         current = trace.get_current_span().get_span_context()
         if current.is_valid:
             exchange.current = current
-        scopes = sentry.request_scope(partial(self._bridge.issues.finish, exchange))
+        finish = partial(self._bridge.issues.finish, weakref.ref(exchange))
+        scopes = sentry.request_scope(finish)
         exchange.sentry_scope, exchange.current_scope = scopes.__enter__()
         self._sentry_scopes = scopes
         self._exchange = exchange
         self._token = current_exchange.set(exchange)
-        self._scope[MARK] = exchange
+        self._scope[MARK] = True
         self.send = self._noting_send
 
     def _unit_of_outer_layer(self) -> Exchange | None:
@@ -147,16 +159,19 @@ class _Request:
         __traceback_hide__ = True
         exchange = self._exchange
         if exchange is not None:
-            if message["type"] == "http.response.start":
-                exchange.status_code = message["status"]
-                if exchange.status_code >= 500:
-                    with contained("response"):
-                        self._bridge.issues.answered(sys.exc_info()[1], exchange)
-            if exchange.current is None:
-                # OTel dropped the trace, so no processor told us; its ids are here all the same.
-                context = trace.get_current_span().get_span_context()
-                exchange.current = context if context.is_valid else None
+            with contained("response"):
+                self._note(message, exchange)
         await self._send(message)
+
+    def _note(self, message: Message, exchange: Exchange) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status_code = int(message["status"])
+            if exchange.status_code >= 500:
+                self._bridge.issues.answered(sys.exc_info()[1], exchange)
+        if exchange.current is None:
+            # OTel dropped the trace, so no processor told us; its ids are here all the same.
+            context = trace.get_current_span().get_span_context()
+            exchange.current = context if context.is_valid else None
 
     def _locate(self, exchange: Exchange) -> None:
         """The caller's trace, for a request that OTel dropped before it sent anything."""

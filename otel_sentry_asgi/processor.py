@@ -22,6 +22,10 @@ _ON_START = contained("on_start")
 _ON_END = contained("on_end")
 
 
+class _Recorder(partial[None]):
+    """Tells our attribute on a span from somebody else's."""
+
+
 class SentrySpanProcessor(SpanProcessor):
     """Sends the provider's spans to Sentry as transactions, and what is recorded on them as errors.
 
@@ -44,19 +48,21 @@ class SentrySpanProcessor(SpanProcessor):
         if self._detached:
             return
         with _ON_START:
-            # The attribute is there when another of our processors has seen the span before.
-            self._shadowed = _RECORD in span.__dict__
+            recorder = span.__dict__.get(_RECORD)
+            # There is one of ours when another of our processors has seen the span before.
+            self._shadowed = type(recorder) is _Recorder
             if self._shadowed:
                 return
-            span.__dict__[_RECORD] = partial(self._record, span)
+            span.__dict__[_RECORD] = _Recorder(self._record, span, recorder)
             if is_local_root(span):
                 self._bridge.started(span)
 
     def _on_ending(self, span: Span) -> None:
         """The attribute refers to its span: taken away so that the span goes without the
         collector."""
-        if not self._shadowed:
-            span.__dict__.pop(_RECORD, None)
+        recorder = span.__dict__.get(_RECORD)
+        if type(recorder) is _Recorder and not self._shadowed:
+            del span.__dict__[_RECORD]
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span to the worker."""
@@ -85,10 +91,17 @@ class SentrySpanProcessor(SpanProcessor):
         """From now on do nothing, for providers that do not let a processor go."""
         self._detached = True
 
-    def _record(self, span: Span, exception: BaseException, *args: Any, **kwargs: Any) -> None:
-        """In place of the span's own `record_exception`: that, and the live exception for
-        Sentry."""
-        type(span).record_exception(span, exception, *args, **kwargs)
+    def _record(
+        self, span: Span, before: Any, exception: BaseException, *args: Any, **kwargs: Any
+    ) -> None:
+        """In place of the span's own `record_exception`, or of what stood *before* it: that, and
+        the live exception for Sentry."""
+        if before is None:
+            type(span).record_exception(span, exception, *args, **kwargs)
+        else:
+            before(exception, *args, **kwargs)
+        if self._detached:
+            return
         with contained("record_exception"):
             caller = str(sys._getframe(1).f_globals.get("__name__"))
             on_purpose = not caller.startswith("opentelemetry.")

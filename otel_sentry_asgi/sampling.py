@@ -9,6 +9,8 @@ r2) arrive.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +18,8 @@ from numbers import Real
 from typing import Any
 
 TracesSampler = Callable[[dict[str, Any]], object]
+
+MAX_DECISIONS = 10_000
 
 _LOW_64 = (1 << 64) - 1
 
@@ -65,3 +69,28 @@ def to_rate(value: object) -> float | None:
         return None
     number = float(value)
     return number if 0.0 <= number <= 1.0 else None
+
+
+class Decisions:
+    """The decisions of this process by trace id: the last `MAX_DECISIONS`, for spans that end where
+    nothing else tells of their request. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._known: OrderedDict[int, Decision] = OrderedDict()
+
+    def get(self, trace_id: int) -> Decision | None:
+        """The decision for a trace, if it is known."""
+        return self._known.get(trace_id)
+
+    def add(self, trace_id: int, decision: Decision) -> None:
+        """Remember a decision."""
+        with self._lock:
+            self._known[trace_id] = decision
+            if len(self._known) > MAX_DECISIONS:
+                self._known.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything, also who holds the lock: after a fork that may be nobody."""
+        self._lock = threading.RLock()
+        self._known = OrderedDict()

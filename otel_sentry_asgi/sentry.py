@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
@@ -21,12 +21,24 @@ from typing import Any
 import sentry_sdk
 from sentry_sdk import scope as sdk_scope
 from sentry_sdk.sessions import track_session
-from sentry_sdk.utils import Dsn, event_from_exception, get_lines_from_file, handle_in_app
+from sentry_sdk.utils import (
+    Dsn,
+    current_stacktrace,
+    event_from_exception,
+    get_lines_from_file,
+    handle_in_app,
+    safe_str,
+)
 
 from otel_sentry_asgi._dsc import ClientFacts
 from otel_sentry_asgi._model import Data, ErrorEvent
 from otel_sentry_asgi._policy import IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule, Policy
 from otel_sentry_asgi.sampling import TracesSampler
+
+try:
+    from sentry_sdk.traces import NoOpStreamedSpan
+except ImportError:  # Before stream mode.
+    NoOpStreamedSpan = None  # type: ignore[assignment,misc]
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -130,9 +142,9 @@ def add_breadcrumbs(event: Any, crumbs: list[Data]) -> None:
         return
     present = event.get("breadcrumbs") or {}
     values = present.get("values", []) if isinstance(present, Mapping) else present
-    limit = int(options().get("max_breadcrumbs") or 100)
+    limit = options().get("max_breadcrumbs", 100)
     merged = sorted([*values, *crumbs], key=_time_of)
-    event["breadcrumbs"] = {"values": merged[-limit:]}
+    event["breadcrumbs"] = {"values": merged[-limit:] if limit else []}
 
 
 def _time_of(crumb: Mapping[str, Any]) -> float:
@@ -236,6 +248,7 @@ def request_scope(processor: EventProcessor) -> Iterator[tuple[Any, Any]]:
         isolation.clear_breadcrumbs()
         current = sentry_sdk.get_current_scope()
         current.add_event_processor(processor)
+        _forget_name(current)
         token = _silence_sdk()
         try:
             yield isolation, current
@@ -259,7 +272,7 @@ def restore_isolation(forked: Any, before: Any) -> None:
 
 
 def name_set_by_hand(current_scope: Any) -> str | None:
-    """The transaction name that the application, not an integration, set on the scope.
+    """The transaction name that the application, not an integration, set on a request's scope.
 
     Integrations say where their name comes from (`route`, `url`, `component`). sentry-sdk has a
     setter for the name only, so the attribute behind it is read.
@@ -268,6 +281,28 @@ def name_set_by_hand(current_scope: Any) -> str | None:
     source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
     source = getattr(source, "value", source)
     return name if isinstance(name, str) and name and source in (None, "custom") else None
+
+
+def mark_crashed(isolation_scope: Any) -> None:
+    """Say of a request's session that it crashed, where the exception has been reported before."""
+    session = getattr(isolation_scope, "_session", None)
+    if session is not None:
+        session.update(status="crashed", errors=max(1, session.errors))
+
+
+def text_of(error: BaseException) -> str:
+    """`str(error)`, also where that raises."""
+    return str(safe_str(error))
+
+
+def add_threads(event: Any) -> None:
+    """With `attach_stacktrace`: add the current stack as the client would after the event
+    processors, where nobody could clean it."""
+    given = options()
+    if given.get("attach_stacktrace") and not {"exception", "threads", "stacktrace"} & set(event):
+        with_locals = bool(given.get("include_local_variables", True))
+        stack = current_stacktrace(include_local_variables=with_locals)
+        event["threads"] = {"values": [{"stacktrace": stack, "crashed": False, "current": True}]}
 
 
 def to_error(error: BaseException, *, mechanism: str, handled: bool) -> tuple[ErrorEvent, Data]:
@@ -354,20 +389,33 @@ def _applied_flag() -> ContextVar[bool] | None:
     return flag if isinstance(flag, ContextVar) else None
 
 
+def _forget_name(current_scope: Any) -> None:
+    """A name from outside of the request, of a transaction of the application's own, say, is none
+    of the request's."""
+    if getattr(current_scope, "_transaction", None) is not None:
+        current_scope._transaction = None
+        current_scope._transaction_info = {}
+
+
 def _silence_sdk() -> Any:
     """Keep sentry-sdk's ASGI layer from starting a transaction of its own for this request.
 
     Inside of ours it takes itself for nested. Outside of ours its transaction has begun, and is
-    marked as not sampled, so that neither it nor its spans are sent.
+    marked as not sampled, so that neither it nor its spans are sent. In stream mode integrations
+    that find no current span begin a segment, so there is one that does nothing.
     """
-    transaction = sentry_sdk.get_current_scope().transaction
-    if transaction is not None and getattr(transaction, "sampled", None):
-        transaction.sampled = False
-    flag = _applied_flag()
+    flag, scope = _applied_flag(), sentry_sdk.get_current_scope()
+    if flag is not None and flag.get(False):
+        transaction = scope.transaction
+        if transaction is not None and getattr(transaction, "sampled", None):
+            transaction.sampled = False
+    if NoOpStreamedSpan is not None and options().get("trace_lifecycle") == "stream":
+        scope.streamed_span = NoOpStreamedSpan()
     return flag.set(True) if flag is not None else None
 
 
 def _applied_reset(token: Any) -> None:
     flag = _applied_flag()
     if flag is not None:
-        flag.reset(token)
+        with suppress(ValueError):  # The request ends in another context than it began in.
+            flag.reset(token)

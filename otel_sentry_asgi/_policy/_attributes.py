@@ -7,6 +7,7 @@ about. Attributes that are in no row keep their value unless their key holds a s
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 
@@ -23,6 +24,7 @@ class Category(Enum):
     QUERY = "url_query_params"
     FRAGMENT = "fragment: with user_info and url_query_params"
     HEADER = "http_headers"
+    AGENT = "http_headers, as the header user-agent"
     COOKIE = "cookies"
     STATEMENT = "literals only with database_query_data"
     DATABASE = "database_query_data"
@@ -45,7 +47,7 @@ _ROWS: Final[dict[Category, str]] = {
         network.type net.transport net.protocol.name net.protocol.version
         http.request_content_length http.response_content_length http.request.body.size
         http.response.body.size http.request.method_original http.request.resend_count
-        http.user_agent user_agent.original user_agent.synthetic.type error.type asgi.event.type
+        user_agent.synthetic.type error.type asgi.event.type
         db.system db.system.name db.name db.namespace db.operation db.operation.name
         db.operation.batch.size db.sql.table db.collection.name db.query.summary
         db.response.status_code db.mongodb.collection db.redis.database_index
@@ -65,6 +67,7 @@ _ROWS: Final[dict[Category, str]] = {
         telemetry.sdk.version host.name host.arch os.type process.pid process.runtime.name
         process.runtime.version process.runtime.description process.executable.name
     """,
+    Category.AGENT: "http.user_agent user_agent.original",
     Category.DROP: """
         process.command_args process.command_line process.command process.executable.path
         exception.stacktrace log.record.original log.file.path service.instance.id
@@ -136,12 +139,20 @@ PREFIXES: Final[tuple[tuple[str, Category], ...]] = (
 )
 
 
+@lru_cache(maxsize=4_096)
 def category_of(key: str) -> Category:
-    """The row of an attribute."""
+    """The row of an attribute. What hangs below one (`gen_ai.prompt.0.content`) is in its row,
+    unless that keeps everything."""
     known = EXACT.get(key)
     if known is not None:
         return known
-    for prefix, category in PREFIXES:
-        if key.startswith(prefix):
+    by_prefix = next((row for prefix, row in PREFIXES if key.startswith(prefix)), Category.TERMS)
+    if by_prefix not in (Category.TERMS, Category.KEEP):
+        return by_prefix
+    above = key.rpartition(".")[0]
+    while above:
+        category = EXACT.get(above, Category.KEEP)
+        if category is not Category.KEEP:
             return category
-    return Category.TERMS
+        above = above.rpartition(".")[0]
+    return by_prefix

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast, final
+from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, Transaction
 from otel_sentry_asgi._policy._attributes import PREFIXES, Category, category_of
@@ -14,15 +15,17 @@ from otel_sentry_asgi._policy._rules import (
     INSENSITIVE,
     NOTHING,
     SECRET_HEADERS,
+    URL_HEADERS,
     KeyValueRule,
     clean_query,
     clean_url,
     fold,
+    holds_term,
     is_sensitive,
     without_credentials,
 )
-from otel_sentry_asgi._policy._sql import without_literals
-from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in
+from otel_sentry_asgi._policy._sql import is_command, without_literals
+from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
 
 P = TypeVar("P")
 
@@ -63,8 +66,12 @@ class Policy:
         """The transaction without what the policy forbids. Changes the payload in place."""
         contexts = transaction.get("contexts", {})
         trace = contexts.get("trace", {})
+        raw = trace.get("data", {})
+        if "transaction" in transaction:
+            transaction["transaction"] = self._label(transaction["transaction"], raw)
+        self._clean_sampling_context(trace, raw)
         if "data" in trace:
-            trace["data"] = self.attributes(trace["data"])
+            trace["data"] = self.attributes(raw)
         self._clean_links(trace)
         if "otel" in contexts:
             contexts["otel"] = {"resource": self.attributes(contexts["otel"].get("resource", {}))}
@@ -72,8 +79,6 @@ class Policy:
             self._clean_span(span)
         if "request" in transaction:
             transaction["request"] = self.request(transaction["request"])
-        if "transaction" in transaction:
-            transaction["transaction"] = self.text(transaction["transaction"])
         return Clean(transaction)
 
     def clean_error(
@@ -84,38 +89,43 @@ class Policy:
         if "request" in event:
             event["request"] = self.request(event["request"])
         trace = event.get("contexts", {}).get("trace", {})
-        if trace.get("data"):
-            trace["data"] = self.attributes(trace["data"])
+        raw = trace.get("data") or {}
+        if event.get("transaction"):
+            event["transaction"] = self._label(event["transaction"], raw)
+        self._clean_sampling_context(trace, raw)
+        if raw:
+            trace["data"] = self.attributes(raw)
         for stacktrace in _stacktraces(event):
             for frame in stacktrace.get("frames") or ():
                 self._clean_frame(frame)
         for crumb in _values(event.get("breadcrumbs")):
-            if isinstance(crumb.get("data"), dict):
-                crumb["data"] = self.attributes(crumb["data"])
+            self._clean_crumb(crumb)
         texts = cast("Data", event)
+        clean = text_cleaner(secrets, self.query, self.terms)
         for key in ("exception", "logentry", "breadcrumbs", "extra", "message", "threads"):
             if key in texts:
-                texts[key] = clean_strings(texts[key], secrets)
+                texts[key] = clean_strings(texts[key], clean)
         return Clean(event)
 
     def request(self, request: Data) -> Data:
-        """A cleaned copy of Sentry's request interface."""
-        cleaned = dict(request)
+        """A cleaned copy of Sentry's request interface. What has not the form that our own has
+        is left out."""
+        cleaned = {key: request[key] for key in request if key in ("method", "url")}
+        query = request.get("query_string")
         if isinstance(url := cleaned.get("url"), str):
-            base, _, query = clean_url(url, self.query, self.terms).partition("?")
-            cleaned["url"] = base
-            if query and not cleaned.get("query_string"):
-                cleaned["query_string"] = query
-        if isinstance(query_string := cleaned.get("query_string"), str):
-            cleaned["query_string"] = clean_query(query_string, self.query, self.terms)
-        if isinstance(headers := cleaned.get("headers"), Mapping):
+            cleaned["url"], _, own = clean_url(url, self.query, self.terms).partition("?")
+            query = query or own
+        if isinstance(query, str):
+            cleaned["query_string"] = clean_query(query, self.query, self.terms)
+        if isinstance(headers := request.get("headers"), Mapping):
             cleaned["headers"] = self._request_headers(headers)
-        if isinstance(cookies := cleaned.get("cookies"), Mapping):
+        if isinstance(cookies := request.get("cookies"), Mapping):
             cleaned["cookies"] = self.cookies.clean(cookies, self.terms)
-        if not self.user_info and isinstance(env := cleaned.get("env"), Mapping):
-            cleaned["env"] = {key: env[key] for key in env if key != "REMOTE_ADDR"}
-        if "data" in cleaned:
-            cleaned["data"] = self._body(cleaned["data"]) if self.bodies else None
+        if isinstance(env := request.get("env"), Mapping):
+            kept = (key for key in env if self.user_info or key != "REMOTE_ADDR")
+            cleaned["env"] = {key: env[key] for key in kept}
+        if self.bodies:
+            cleaned["data"] = self._body(request.get("data"))
         return {key: value for key, value in cleaned.items() if value not in (None, "", {})}
 
     def clean_span(self, span: SpanPayload) -> SpanPayload:
@@ -134,9 +144,10 @@ class Policy:
 
     def text(self, text: str) -> str:
         """A name or description: no credentials, no query or fragment of a URL."""
-        if "://" not in text and "?" not in text:
+        if not any(sign in text for sign in ("//", "?", "#")):
             return text
-        return " ".join(self._word(word) for word in text.split(" "))
+        plain = _URL_IN_NAME.sub(lambda match: _plain_url(match.group()), text)
+        return _CREDENTIALS.sub("//", plain)
 
     def secrets_of(self, request: Data | None) -> frozenset[str]:
         """The values of *request* (uncleaned) that the policy forbids, to be searched for
@@ -145,25 +156,40 @@ class Policy:
             return _NO_SECRETS
         return secrets_in(request, self.request(request))
 
-    def _word(self, word: str) -> str:
-        if "://" in word or word.startswith("/"):
-            return without_credentials(word.partition("?")[0].partition("#")[0])
-        return word
+    def _label(self, text: str, attributes: Mapping[str, Any]) -> str:
+        """The name or description of something with these *attributes* (uncleaned): like `text`,
+        and no literals of a statement."""
+        system = _system_of(attributes)
+        statements = [attributes.get(key) for key in ("db.query.text", "db.statement")]
+        if text and any(isinstance(one, str) and one.startswith(text) for one in statements):
+            return text if self.database_query_data else without_literals(text, system)
+        text = self.text(text)
+        if self.database_query_data or not system or is_command(system):
+            return text
+        return without_literals(text, system)
+
+    def _clean_sampling_context(
+        self, trace: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> None:
+        context = trace.get("dynamic_sampling_context")
+        if context and "transaction" in context:
+            context["transaction"] = self._label(context["transaction"], attributes)
 
     def _clean_span(self, span: SpanPayload) -> None:
         raw = span.get("data", {})
-        cleaned = self.attributes(raw)
-        description = span.get("description", "")
-        for key in ("db.query.text", "db.statement"):
-            if description and raw.get(key) == description and key in cleaned:
-                description = str(cleaned[key])
-                break
-        else:
-            if span.get("op") != "db":
-                description = self.text(description)
-        span["data"] = cleaned
-        span["description"] = description
+        span["description"] = self._label(span.get("description", ""), raw)
+        span["data"] = self.attributes(raw)
         self._clean_links(span)
+
+    def _clean_crumb(self, crumb: Data) -> None:
+        raw = crumb.get("data")
+        raw = raw if isinstance(raw, dict) else {}
+        if raw:
+            crumb["data"] = self.attributes(raw)
+        message = crumb.get("message")
+        is_statement = crumb.get("category") == "query" and isinstance(message, str)
+        if is_statement and not self.database_query_data:
+            crumb["message"] = without_literals(str(message), _system_of(raw))
 
     def _clean_links(self, payload: Mapping[str, Any]) -> None:
         for link in payload.get("links") or ():
@@ -181,26 +207,32 @@ class Policy:
         if self.headers.mode == "off":
             return _DROP
         folded = fold(name)
-        if folded in SECRET_HEADERS or not self.headers.allows(folded, self.terms):
+        # Also the single cookies of `http.request.header.cookie.<name>`.
+        if folded.partition(".")[0] in SECRET_HEADERS or not self.headers.allows(
+            folded, self.terms
+        ):
             return FILTERED
-        if folded in ("referer", "location", "content-location", "origin"):
+        if folded in URL_HEADERS:
             return _each(value, lambda text: clean_url(text, self.query, self.terms))
         return value
 
     def _attribute(self, key: str, value: Any, attributes: Mapping[str, Any]) -> Any:
         category = category_of(key)
+        if category is not Category.DROP and holds_term(key, self.terms):
+            return FILTERED
         if category is Category.KEEP:
             return value
         if category is Category.TERMS:
-            lowered = key.lower()
-            return FILTERED if is_sensitive(lowered, fold(key), self.terms) else value
+            return FILTERED if is_sensitive(key) else value
+        if category is Category.AGENT:
+            return self._header("user-agent", value)
         if category is Category.HEADER:
             return self._header(_after_prefix(key), value)
         if category is Category.STATEMENT:
             if self.database_query_data:
                 return value
-            system = attributes.get("db.system.name") or attributes.get("db.system")
-            return _each(value, lambda text: without_literals(text, str(system or "")))
+            system = _system_of(attributes)
+            return _each(value, lambda text: without_literals(text, system))
         if category is Category.PEER:
             kept = self.user_info or attributes.get("otel.kind") != "SERVER"
             return value if kept else _DROP
@@ -208,7 +240,10 @@ class Policy:
             return FILTERED
         if category in _URL_CATEGORIES:
             return self._url_part(category, key, value)
-        return value if self._switch(category) else _DROP
+        if not self._switch(category):
+            return _DROP
+        name = _after_prefix(key)
+        return FILTERED if name != key and is_sensitive(name) else value
 
     def _url_part(self, category: Category, key: str, value: Any) -> Any:
         if category is Category.FRAGMENT:
@@ -251,17 +286,39 @@ class Policy:
         return self.frame_variables.allows(name, self.terms)
 
     def _body(self, body: Any) -> Any:
+        """A parsed body without the values of sensitive keys; a text has no keys to judge by."""
         if isinstance(body, Mapping):
             return {
-                key: self._body(value)
-                if not is_sensitive(str(key).lower(), fold(str(key)), self.terms)
-                else FILTERED
+                key: FILTERED if is_sensitive(str(key), self.terms) else self._body_item(value)
                 for key, value in body.items()
             }
-        return [self._body(item) for item in body] if isinstance(body, list) else body
+        if isinstance(body, (str, bytes)):
+            return FILTERED if body else None
+        return self._body_item(body)
+
+    def _body_item(self, item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return self._body(item)
+        return [self._body_item(one) for one in item] if isinstance(item, (list, tuple)) else item
 
 
 _URL_CATEGORIES = frozenset({Category.URL, Category.PATH, Category.QUERY, Category.FRAGMENT})
+
+
+# A URL with its scheme, or a path with a query or fragment.
+_URL_IN_NAME: Final = re.compile(
+    r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S*|(?<!\S)/[^\s?#]*[?#]\S*"
+)
+_CREDENTIALS: Final = re.compile(r"//[^/\s]*@")
+
+
+def _plain_url(url: str) -> str:
+    return without_credentials(url).partition("?")[0].partition("#")[0]
+
+
+def _system_of(attributes: Mapping[str, Any] | None) -> str:
+    attributes = attributes or {}
+    return str(attributes.get("db.system.name") or attributes.get("db.system") or "")
 
 
 def _each(value: Any, clean: Any) -> Any:

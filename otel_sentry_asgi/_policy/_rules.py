@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 FILTERED: Final = "[Filtered]"
 
@@ -41,8 +43,26 @@ SECRET_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"}
 )
 
+# Headers whose value is a URL.
+URL_HEADERS: Final = frozenset(
+    {
+        "referer",
+        "location",
+        "content-location",
+        "origin",
+        "refresh",
+        "x-original-url",
+        "x-original-uri",
+        "x-rewrite-url",
+        "x-envoy-original-path",
+    }
+)
 
 _LONGEST_FLAG: Final = 20
+_PAIRS: Final = re.compile(r"([&;])")
+_URL_IN_QUERY: Final = re.compile(r"(?=.*[?@#])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/", re.DOTALL)
+_AUTHORITY: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|(?=/)|)([^/?#]*)")
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 
 
 def fold(key: str) -> str:
@@ -59,11 +79,9 @@ class KeyValueRule:
 
     def allows(self, key: str, extra: tuple[str, ...] = ()) -> bool:
         """Whether the value under *key* may stay. Built-in terms win over an allow-list."""
-        lowered, folded = key.lower(), fold(key)
-        if self.mode == "off" or is_sensitive(lowered, folded, extra):
+        if self.mode == "off" or is_sensitive(key, extra):
             return False
-        matches = any(term in lowered or term in folded for term in self.terms)
-        return matches if self.mode == "allowlist" else not matches
+        return holds_term(key, self.terms) is (self.mode == "allowlist")
 
     def clean(self, items: Mapping[str, Any], extra: tuple[str, ...] = ()) -> dict[str, Any]:
         """Every key with its value or `[Filtered]`; nothing at all when the mode is `off`."""
@@ -77,53 +95,65 @@ INSENSITIVE: Final = KeyValueRule("denylist")
 IMPERSONAL: Final = KeyValueRule("denylist", PERSONAL_TERMS)
 
 
-def is_sensitive(lowered: str, folded: str, extra: tuple[str, ...] = ()) -> bool:
+@lru_cache(maxsize=4_096)
+def is_sensitive(key: str, extra: tuple[str, ...] = ()) -> bool:
     """Whether a built-in or an *extra* term is in the key, or it signs a URL."""
-    if lowered in _SIGNATURES:
-        return True
-    return any(term in lowered or term in folded for term in (*SENSITIVE_TERMS, *extra))
+    return fold(key) in _SIGNATURES or holds_term(key, SENSITIVE_TERMS) or holds_term(key, extra)
 
 
-def clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
+def holds_term(key: str, terms: tuple[str, ...]) -> bool:
+    """Whether the key contains one of *terms*, in any case, with hyphens or underscores."""
+    folded = fold(key)
+    return any(fold(term) in folded for term in terms if term)
+
+
+def clean_query(
+    query: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, nested: bool = False
+) -> str:
     """The query string with the values of forbidden parameters filtered, order and encoding
-    kept."""
+    kept. *nested* says that the query is one of a URL within a query."""
     if rule.mode == "off":
         return ""
-    return "&".join(_clean_pair(pair, rule, extra) for pair in query.split("&"))
+    parts = _PAIRS.split(query)
+    return "".join(
+        part if part in "&;" else _clean_pair(part, rule, extra, nested) for part in parts
+    )
 
 
-def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...]) -> str:
+def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], nested: bool) -> str:
     name, equals, value = pair.partition("=")
     if not equals:
         # A bare word may be a flag, or a token that no key describes: `?eyJhbGciOi...`.
         return pair if len(name) < _LONGEST_FLAG else FILTERED
-    if not value or rule.allows(unquote_plus(name), extra):
+    if value and not rule.allows(unquote_plus(name), extra):
+        return f"{name}={FILTERED}"
+    decoded = unquote_plus(value)
+    if not _URL_IN_QUERY.match(decoded):
         return pair
-    return f"{name}={FILTERED}"
+    if nested:
+        return f"{name}={FILTERED}"
+    cleaned = clean_url(decoded, rule, extra, nested=True)
+    return pair if cleaned == decoded else f"{name}={quote(cleaned, safe='', errors='replace')}"
 
 
 def clean_url(
-    url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, fragment: bool = False
+    url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, nested: bool = False
 ) -> str:
     """The URL without credentials, with its query cleaned, and without its fragment."""
-    base, _, rest = url.partition("#")
+    base, _, _ = without_credentials(url).partition("#")
     base, question, query = base.partition("?")
-    cleaned = without_credentials(base)
-    if question:
-        kept = clean_query(query, rule, extra)
-        cleaned = f"{cleaned}?{kept}" if kept else cleaned
-    return f"{cleaned}#{rest}" if fragment and rest else cleaned
+    kept = clean_query(query, rule, extra, nested=nested) if question else ""
+    return f"{base}?{kept}" if kept else base
 
 
 def without_credentials(url: str) -> str:
     """The URL without `user:password@`."""
     if "@" not in url:
         return url
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "", url.removeprefix("//")
-        separator = "//" if url.startswith("//") else ""
-    authority, slash, path = rest.partition("/")
-    if not separator and not authority:
-        return url
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+    match = _AUTHORITY.match(url)
+    assert match is not None  # All in it may be empty.
+    start, authority, rest = match.group(1), match.group(2), url[match.end() :]
+    if "@" not in authority and "@" in rest and not _HOST_AND_PORT.fullmatch(authority):
+        # No host ends like this, but a password may: `user:pa?ss@host`.
+        return start + rest.rpartition("@")[2]
+    return start + authority.rpartition("@")[2] + rest

@@ -19,7 +19,9 @@ _STRING: Final = r"'[^']*(?:''[^']*)*(?:'|\Z)"
 _ESCAPED_STRING: Final = r"'[^'\\]*(?:(?:\\.|'')[^'\\]*)*(?:'|\\?\Z)"
 _DOUBLE: Final = r'"[^"]*(?:""[^"]*)*(?:"|\Z)'
 _ESCAPED_DOUBLE: Final = r'"[^"\\]*(?:(?:\\.|"")[^"\\]*)*(?:"|\\?\Z)'
-_DOLLAR: Final = r"(?<![\w$])(?:\$(?P<tag>[A-Za-z_]\w*)\$.*?(?:\$(?P=tag)\$|\Z)|\$\$.*?(?:\$\$|\Z))"
+_DOLLAR: Final = (
+    r"(?<![a-z_])(?:\$(?P<tag>[A-Za-z_]\w*)\$.*?(?:\$(?P=tag)\$|\Z)|\$\$.*?(?:\$\$|\Z))"
+)
 _Q_QUOTE: Final = (
     r"(?<!\w)n?q'(?:\[.*?(?:\]'|\Z)|\{.*?(?:\}'|\Z)|\(.*?(?:\)'|\Z)|<.*?(?:>'|\Z)"
     r"|(?P<quote>.).*?(?:(?P=quote)'|\Z))"
@@ -65,12 +67,11 @@ _DIALECTS: Final = {
 _BY_SYSTEM: Final = {
     system: dialect for dialect, systems in _DIALECTS.items() for system in systems.split()
 }
-_COMMANDS: Final = frozenset(
-    """
+_STORES: Final = """
     redis valkey memcached mongodb elasticsearch opensearch couchdb couchbase dynamodb
     aws.dynamodb azure.cosmosdb cosmosdb
-    """.split()
-)
+"""
+_COMMANDS: Final = frozenset(_STORES.split())
 _WORD: Final = re.compile(r"\s*([A-Za-z][\w.]{0,63})(?!\w)")
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote, unquote_plus
 
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     SECRET_HEADERS,
     KeyValueRule,
+    clean_query,
 )
 
 _SHORTEST_SECRET: Final = 4
@@ -22,8 +25,10 @@ _CARRIERS: Final = re.compile(
     r"\b(?:Headers|MutableHeaders|RequestHeaders|CIMultiDict|CIMultiDictProxy|EnvironHeaders"
     r"|QueryParams|ImmutableMultiDict|Cookies|URL|Scope)\("
 )
-# `user:password@` behind a scheme. Of one class each, so linear in the text.
-_CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/@'\"\[]{1,512}@")
+# `user:password@` behind a scheme. Of one class each and bounded, so linear in the text.
+_CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/'\"\[]{1,512}@")
+_QUERY: Final = re.compile(r"(?<=[^\s'\"<>])([?#])([^\s'\"<>]+)")
+_PARTS: Final = re.compile(r"[\s,;]+")
 
 _RAW_NAME: Final = re.compile(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
 
@@ -31,40 +36,87 @@ _RAW_NAME: Final = re.compile(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
 def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
     """The texts of a raw request that are not in its cleaned form."""
     found: set[str] = set()
-    kept_headers = cleaned.get("headers") or {}
-    for name, value in (raw.get("headers") or {}).items():
-        if kept_headers.get(name) != value and isinstance(value, str):
-            found.update({value, value.rpartition(" ")[2]})
-    kept_cookies = cleaned.get("cookies") or {}
-    for name, value in (raw.get("cookies") or {}).items():
-        if kept_cookies.get(name) != value and isinstance(value, str):
-            found.add(value)
-    kept_query = set(parse_qsl(cleaned.get("query_string") or "", keep_blank_values=True))
-    for name, value in parse_qsl(raw.get("query_string") or "", keep_blank_values=True):
-        if (name, value) not in kept_query:
-            found.add(value)
-    if raw.get("query_string") and raw.get("query_string") != cleaned.get("query_string"):
-        found.add(str(raw["query_string"]))
+    for name, value in _filtered(raw, cleaned, "headers"):
+        found.update({value, value.rpartition(" ")[2], *_parts_of(name, value)})
+    for _, value in _filtered(raw, cleaned, "cookies"):
+        found.update({value, unquote(value), value.strip('"')})
+    found.update(_secrets_in_query(raw.get("query_string"), cleaned.get("query_string")))
     address = (raw.get("env") or {}).get("REMOTE_ADDR")
     if address and not (cleaned.get("env") or {}).get("REMOTE_ADDR"):
         found.add(str(address))
-    return frozenset(value for value in found if len(value) >= _SHORTEST_SECRET)
+    return frozenset(
+        value for value in found if len(value) >= _SHORTEST_SECRET and value not in FILTERED
+    )
 
 
-def clean_strings(value: Any, secrets: frozenset[str]) -> Any:
-    """*value* with every occurrence of a secret replaced, in all its texts, and without the
-    credentials of URLs."""
+def _filtered(raw: Data, cleaned: Data, part: str) -> Iterator[tuple[str, str]]:
+    kept = cleaned.get(part) or {}
+    for name, value in (raw.get(part) or {}).items():
+        if kept.get(name) != value and isinstance(value, str):
+            yield name, value
+
+
+def _parts_of(header: str, value: str) -> list[str]:
+    """Addresses of a list of proxies; name and password that `Basic` only encodes."""
+    scheme, _, encoded = value.partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            decoded = b64decode(encoded).decode("utf-8", "replace")
+            return [decoded, decoded.partition(":")[2]]
+    return _PARTS.split(value) if "forwarded" in header or "-ip" in header else []
+
+
+def _secrets_in_query(raw: str | None, cleaned: str | None) -> Iterator[str]:
+    if not raw or raw == cleaned:
+        return
+    yield raw
+    kept = set(_pairs(cleaned or ""))
+    for pair in _pairs(raw):
+        if pair not in kept:
+            yield from (pair[1], unquote_plus(pair[1]))
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str]]:
+    for pair in query.replace(";", "&").split("&"):
+        name, equals, value = pair.partition("=")
+        yield (name, value) if equals else ("", name)
+
+
+def text_cleaner(
+    secrets: frozenset[str], query: KeyValueRule, terms: tuple[str, ...]
+) -> Callable[[str], str]:
+    """What takes *secrets*, credentials of URLs and forbidden query parameters out of a text."""
+    # The longest first: one may be the beginning of another.
+    ordered = sorted(secrets, key=len, reverse=True)
+    secret = re.compile("|".join(map(re.escape, ordered))) if secrets else None
+
+    def clean(text: str) -> str:
+        if secret is not None:
+            text = secret.sub(FILTERED, text)
+        if "://" in text and "@" in text:
+            text = _CREDENTIALS.sub(rf"\1{FILTERED}@", text)
+        if "=" in text or "://" in text:
+            text = _QUERY.sub(clean_match, text)
+        return text
+
+    def clean_match(match: re.Match[str]) -> str:
+        sign, rest = match.groups()
+        # What follows a `#` may be anything, also in prose; tokens come as parameters.
+        return (
+            match[0] if sign == "#" and "=" not in rest else sign + clean_query(rest, query, terms)
+        )
+
+    return clean
+
+
+def clean_strings(value: Any, clean: Callable[[str], str]) -> Any:
+    """*value* with *clean* applied to all its texts."""
     if isinstance(value, str):
-        if "://" in value and "@" in value:
-            value = _CREDENTIALS.sub(rf"\1{FILTERED}@", value)
-        for secret in secrets:
-            if secret in value:
-                value = value.replace(secret, FILTERED)
-        return value
+        return clean(value)
     if isinstance(value, Mapping):
-        return {key: clean_strings(item, secrets) for key, item in value.items()}
+        return {key: clean_strings(item, clean) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [clean_strings(item, secrets) for item in value]
+        return [clean_strings(item, clean) for item in value]
     return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -54,10 +54,17 @@ _QUEUE_KINDS: Final = {SpanKind.PRODUCER: "queue.publish", SpanKind.CONSUMER: "q
 # Path parts that look like an id: digits, a UUID, or a long run of hexadecimal digits.
 _ID_PART: Final = re.compile(r"/(?:[0-9]+|[0-9a-fA-F-]{16,36})(?=/|$)")
 _METHOD_AND_REST: Final = re.compile(r"[A-Z]+ +(?=/)")
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 _METHOD: Final = re.compile(r"[A-Za-z_-]{1,32}")
 # What a Django pattern has and a template has not: named groups, anchors, optional parts.
 _NAMED_GROUP: Final = re.compile(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)")
 _PATTERN_SIGNS: Final = re.compile(r"[?^$#]|\\[AbBdDsSwWzZ]")
+
+
+def name_of(span: ReadableSpan) -> str:
+    """The span's own name; OTel takes anything for one."""
+    name: Any = span.name
+    return name if isinstance(name, str) else str(name or "")
 
 
 def is_websocket(attributes: Attributes, kind: SpanKind) -> bool:
@@ -104,12 +111,16 @@ def path_of(attributes: Attributes) -> str | None:
 
 
 def split_url(url: str) -> tuple[str, str, str]:
-    """Scheme, host with port, and path of a URL; empty texts where it has none or is none."""
+    """Scheme, host with port, and path of a URL; empty texts where it has none or is none.
+
+    A password with a sign that ends a host makes it none: `https://user:pa?ss@host/`.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return "", "", ""
-    return parts.scheme, parts.netloc.rpartition("@")[2], parts.path
+    host = parts.netloc.rpartition("@")[2]
+    return (parts.scheme, host, parts.path) if _HOST_AND_PORT.fullmatch(host) else ("", "", "")
 
 
 def without_query(text: str) -> str:
@@ -157,33 +168,34 @@ def to_server_name(
     method = None if websocket else method_of(attributes)
     if span.kind is not SpanKind.SERVER or (method is None and not websocket):
         return _other_name(span, attributes)
-    path = path_of(attributes) or _path_in_name(span.name)
+    path = path_of(attributes) or _path_in_name(name_of(span))
     template = template_of(first(attributes, HTTP_ROUTE), path) or template_of(route, path)
     if template:
         return (f"{method} {template}" if method else template), "route"
     if path:
         return (f"{method} {path}" if method else path), "route" if path == "/" else "url"
-    return span.name or method or "websocket", "custom"
+    return name_of(span) or method or "websocket", "custom"
 
 
 def _path_in_name(name: str) -> str | None:
     """The path in the name that OTel's ASGI middleware gives a span: `GET /x`, `HTTP /ws/x`,
     `/x`."""
-    path = name[name.find("/") :] if "/" in name else ""
+    url = name[name.find(" ") + 1 :] if "://" in name else ""
+    path = split_url(url)[2] if url else name[name.find("/") :] if "/" in name else ""
     return without_query(path) or None
 
 
 def _other_name(span: ReadableSpan, attributes: Attributes) -> Name:
     if span.kind is SpanKind.CLIENT and (method := method_of(attributes)):
         url = client_url(attributes)
-        return (f"{method} {url}", "url") if url else (span.name, "custom")
+        return (f"{method} {url}", "url") if url else (name_of(span), "custom")
     if first(attributes, MESSAGING_SYSTEM) is not None:
-        return first_text(attributes, MESSAGING_DESTINATION) or span.name, "task"
+        return first_text(attributes, MESSAGING_DESTINATION) or name_of(span), "task"
     if first(attributes, DB_SYSTEM) is not None:
-        return first_text(attributes, DB_SUMMARY) or span.name, "task"
+        return first_text(attributes, DB_SUMMARY) or name_of(span), "task"
     if first(attributes, RPC_SYSTEM) is not None or first(attributes, FAAS_TRIGGER) is not None:
-        return span.name, "route"
-    return span.name, "custom"
+        return name_of(span), "route"
+    return name_of(span), "custom"
 
 
 def to_description(span: ReadableSpan) -> str:
@@ -197,10 +209,10 @@ def to_description(span: ReadableSpan) -> str:
         return to_server_name(span)[0]
     if first(attributes, DB_SYSTEM) is not None:
         text = first_text(attributes, DB_TEXT) or first_text(attributes, DB_SUMMARY)
-        return text or span.name
+        return text or name_of(span)
     if first(attributes, MESSAGING_SYSTEM) is not None:
-        return first_text(attributes, MESSAGING_DESTINATION) or span.name
-    return span.name
+        return first_text(attributes, MESSAGING_DESTINATION) or name_of(span)
+    return name_of(span)
 
 
 def client_url(attributes: Attributes) -> str | None:
@@ -218,6 +230,7 @@ def client_url(attributes: Attributes) -> str | None:
     port = first_int(attributes, SERVER_PORT)
     scheme = first_text(attributes, URL_SCHEME) or "http"
     path = path_of(attributes) or ""
+    path = path if path.startswith("/") or not path else f"/{path}"
     return f"{without_query(scheme)}://{host}{f':{port}' if port else ''}{path}"
 
 

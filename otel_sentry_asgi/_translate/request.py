@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._translate.text import encodable
 
 AsgiScope = MutableMapping[str, Any]
 
@@ -17,7 +18,7 @@ def to_request(scope: Mapping[str, Any]) -> Data:
     """Method, URL without query, query string, headers and peer address of an HTTP or websocket
     scope."""
     headers = dict(merged_headers(scope))
-    request: Data = {"url": _url(scope, headers.get("host")), "headers": headers}
+    request: Data = {"url": encodable(_url(scope, headers.get("host"))), "headers": headers}
     if scope.get("type") == "http" and scope.get("method"):
         request["method"] = str(scope["method"]).upper()
     elif scope.get("type") == "websocket":
@@ -30,7 +31,7 @@ def to_request(scope: Mapping[str, Any]) -> Data:
         request["cookies"] = dict(parse_cookies(cookies))
     client = scope.get("client")
     if client:
-        request["env"] = {"REMOTE_ADDR": str(client[0])}
+        request["env"] = {"REMOTE_ADDR": encodable(str(client[0]))}
     return request
 
 
@@ -101,4 +102,4 @@ def _server(scope: Mapping[str, Any], default_port: int | None) -> str | None:
 
 
 def _latin(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("latin-1")
+    return encodable(value) if isinstance(value, str) else value.decode("latin-1")

@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data, SpanPayload
 from otel_sentry_asgi._semconv import ASGI_EVENT
-from otel_sentry_asgi._translate.naming import to_description, to_op, to_origin
+from otel_sentry_asgi._translate.naming import name_of, to_description, to_op, to_origin
 from otel_sentry_asgi._translate.status import to_status
 from otel_sentry_asgi._translate.text import MAX_TEXT, to_text
 
@@ -43,7 +43,7 @@ def is_asgi_event(span: ReadableSpan) -> bool:
     if span.attributes and ASGI_EVENT in span.attributes:
         return True
     # `receive` cancelled while it waits ends without the attribute.
-    name = span.name
+    name = name_of(span)
     return name.endswith((" receive", " send")) and name.rpartition(" ")[0].endswith(
         (" http", " websocket")
     )

@@ -10,5 +10,9 @@ MAX_TEXT: Final = 8_192
 
 def to_text(value: str, limit: int = MAX_TEXT) -> str:
     """Text that can be encoded as UTF-8, of at most *limit* characters."""
-    text = value[:limit]
+    return encodable(value[:limit])
+
+
+def encodable(text: str) -> str:
+    """The text with a question mark for each half of a pair that UTF-8 does not know."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,434 @@
+"""What may leave: payloads as a whole, and the policy that Sentry's options ask for."""
+
+import dataclasses
+import warnings
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import sentry_sdk
+
+from otel_sentry_asgi._policy import (
+    FILTERED,
+    IMPERSONAL,
+    INSENSITIVE,
+    NOTHING,
+    KeyValueRule,
+    Policy,
+)
+from otel_sentry_asgi.sentry import to_policy
+from tests.policies import COLLECTING, EMPTY, OPEN, POLICIES, PRIVATE, STRICT, STRICTEST
+
+STATEMENT = "SELECT * FROM users WHERE name = 'bob'"
+PLAIN = "SELECT * FROM users WHERE name = ?"
+PRIVATE_ONES = pytest.mark.parametrize("policy", [PRIVATE, STRICTEST], ids=["private", "strictest"])
+OPEN_ONES = pytest.mark.parametrize("policy", [OPEN, COLLECTING], ids=["open", "collecting"])
+
+
+# -- the policy of Sentry's options ---------------------------------------------------------------
+
+
+def test_the_default_is_the_most_private_of_send_default_pii() -> None:
+    assert Policy() == PRIVATE == to_policy({"provided_by_user": False}, pii=False)
+
+
+def test_send_default_pii_opens_every_category() -> None:
+    for field in dataclasses.fields(Policy):
+        if field.type == "bool":
+            assert getattr(OPEN, field.name) is True
+    assert {OPEN.cookies, OPEN.headers, OPEN.query, OPEN.frame_variables} == {INSENSITIVE}
+
+
+def test_an_empty_data_collection_opens_every_category() -> None:
+    assert COLLECTING == OPEN
+
+
+def test_a_data_collection_that_is_off_closes_every_category() -> None:
+    for field in dataclasses.fields(Policy):
+        if field.type == "bool":
+            assert getattr(STRICTEST, field.name) is False
+    rules = {STRICTEST.cookies, STRICTEST.headers, STRICTEST.query, STRICTEST.frame_variables}
+    assert rules == {NOTHING}
+
+
+def test_without_personal_data_there_are_no_cookies_and_no_personal_headers() -> None:
+    assert PRIVATE.cookies == NOTHING
+    assert PRIVATE.headers == PRIVATE.query == IMPERSONAL
+    assert PRIVATE.frame_variables == INSENSITIVE
+
+
+@pytest.mark.parametrize("pii", [True, False])
+def test_the_option_for_local_variables_counts_without_a_data_collection(pii: bool) -> None:
+    assert to_policy(None, pii=pii, local_variables=False).frame_variables == NOTHING
+    assert to_policy(EMPTY, pii=pii, local_variables=False).frame_variables == INSENSITIVE
+
+
+def test_rules_of_the_users_own_are_taken_over() -> None:
+    collection = {
+        **STRICT,
+        "cookies": {"mode": "allowlist", "terms": ["Theme"]},
+        "http_headers": {"request": {"mode": "denylist", "terms": ["X-Shop"]}},
+        "url_query_params": {"mode": "allowlist"},
+        "stack_frame_variables": {"mode": "denylist", "terms": ["card"]},
+        "http_bodies": ["incoming_request"],
+    }
+    policy = to_policy(collection, pii=True, terms=("iban",))
+    assert policy.cookies == KeyValueRule("allowlist", ("theme",))
+    assert policy.headers == KeyValueRule("denylist", ("x-shop",))
+    assert policy.query == KeyValueRule("allowlist")
+    assert policy.frame_variables == KeyValueRule("denylist", ("card",))
+    assert policy.bodies
+    assert policy.terms == ("iban",)
+
+
+def test_of_a_data_collection_what_is_missing_is_off() -> None:
+    assert to_policy({"provided_by_user": True}, pii=True) == STRICTEST
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, PRIVATE),
+        ({"send_default_pii": False}, PRIVATE),
+        ({"send_default_pii": True}, OPEN),
+        ({"data_collection": {}}, COLLECTING),
+        (
+            {"data_collection": {key: STRICT[key] for key in STRICT if key != "provided_by_user"}},
+            STRICTEST,
+        ),
+        ({"send_default_pii": True, "data_collection": {"user_info": False}}, "no user"),
+    ],
+)
+def test_it_is_what_a_real_client_resolves_its_options_to(
+    options: dict[str, Any], expected: Policy | str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            client = sentry_sdk.Client(default_integrations=False, **options)
+        except TypeError:
+            pytest.skip("this version of sentry-sdk has no data_collection")
+    policy = to_policy(client.options.get("data_collection"), pii=client.should_send_default_pii())
+    client.close()
+    if expected == "no user":
+        expected = dataclasses.replace(COLLECTING, user_info=False)
+    assert policy == expected
+
+
+# -- the request ----------------------------------------------------------------------------------
+
+REQUEST = {
+    "method": "POST",
+    "url": "https://h/p",
+    "query_string": "q=1&token=x",
+    "headers": {
+        "accept": "*/*",
+        "authorization": "Bearer x",
+        "cookie": "theme=dark; sid=x",
+        "x-forwarded-for": "192.0.2.7",
+        "referer": "https://bob:pw@h/?token=x#top",
+    },
+    "cookies": {"theme": "dark", "sid": "x"},
+    "env": {"REMOTE_ADDR": "192.0.2.7", "SERVER_NAME": "h"},
+    "data": {"name": "bob", "password": "x", "cards": [{"secret": "x", "id": 5}]},
+}
+BODY = {"name": "bob", "password": FILTERED, "cards": [{"secret": FILTERED, "id": 5}]}
+
+
+def test_a_request_without_personal_data() -> None:
+    assert PRIVATE.request(REQUEST) == {
+        "method": "POST",
+        "url": "https://h/p",
+        "query_string": "q=1&token=[Filtered]",
+        "headers": {
+            "accept": "*/*",
+            "authorization": FILTERED,
+            "cookie": FILTERED,
+            "x-forwarded-for": FILTERED,
+            "referer": "https://h/?token=[Filtered]",
+        },
+        "env": {"SERVER_NAME": "h"},
+        "data": BODY,
+    }
+
+
+@OPEN_ONES
+def test_a_request_with_personal_data_has_no_secrets_all_the_same(policy: Policy) -> None:
+    assert policy.request(REQUEST) == {
+        "method": "POST",
+        "url": "https://h/p",
+        "query_string": "q=1&token=[Filtered]",
+        "headers": {
+            "accept": "*/*",
+            "authorization": FILTERED,
+            "cookie": FILTERED,
+            "x-forwarded-for": "192.0.2.7",
+            "referer": "https://h/?token=[Filtered]",
+        },
+        "cookies": {"theme": "dark", "sid": FILTERED},
+        "env": {"REMOTE_ADDR": "192.0.2.7", "SERVER_NAME": "h"},
+        "data": BODY,
+    }
+
+
+def test_the_strictest_request_is_method_and_url() -> None:
+    assert STRICTEST.request(REQUEST) == {
+        "method": "POST",
+        "url": "https://h/p",
+        "env": {"SERVER_NAME": "h"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://bob:pw@h/p", {"url": "https://h/p"}),
+        ("https://h/p?token=x#top", {"url": "https://h/p", "query_string": "token=[Filtered]"}),
+        ("https://h/p#top", {"url": "https://h/p"}),
+    ],
+)
+def test_the_url_of_a_request_is_cleaned_and_its_query_moved(url: str, expected: Any) -> None:
+    assert PRIVATE.request({"url": url}) == expected
+
+
+def test_a_query_of_its_own_wins_over_that_of_the_url() -> None:
+    request = {"url": "https://h/p?a=1", "query_string": "b=2"}
+    assert PRIVATE.request(request) == {"url": "https://h/p", "query_string": "b=2"}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"cookies": "sid=secret"},
+        {"cookies": [["sid", "secret"]]},
+        {"headers": [["authorization", "secret"]]},
+        {"query_string": {"token": "secret"}},
+        {"query_string": [["token", "secret"]]},
+        {"data": "password=secret"},
+        {"data": b"secret"},
+        {"env": "secret"},
+        {"something_new": "secret"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_judged_is_left_out(policy: Policy, request_: dict[str, Any]) -> None:
+    """Sentry takes requests in forms that hide the keys."""
+    assert "secret" not in str(policy.request(request_))
+
+
+def test_bodies_are_cleaned_at_any_depth_and_have_any_shape() -> None:
+    for body, expected in [
+        ([{"password": "x"}, 5, "a"], [{"password": FILTERED}, 5, "a"]),
+        ({"a": [[{"token": "x"}]]}, {"a": [[{"token": FILTERED}]]}),
+        ({"token": {"a": 1}}, {"token": FILTERED}),
+        (5, 5),
+    ]:
+        assert PRIVATE.request({"data": body}) == {"data": expected}
+
+
+def test_the_request_that_is_given_is_not_changed() -> None:
+    before = str(REQUEST)
+    PRIVATE.request(REQUEST)
+    assert str(REQUEST) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["referer", "Location", "content-location", "origin", "x-original-url", "X-Original-URI"],
+)
+def test_urls_in_headers_are_cleaned(name: str) -> None:
+    headers = {name: "https://bob:pw@h/p?token=x#top"}
+    assert PRIVATE.request({"headers": headers}) == {
+        "headers": {name: "https://h/p?token=[Filtered]"}
+    }
+
+
+def test_an_allow_list_keeps_the_names_of_all_headers_and_the_values_of_its_own() -> None:
+    policy = dataclasses.replace(OPEN, headers=KeyValueRule("allowlist", ("accept", "auth")))
+    assert policy.request({"headers": REQUEST["headers"]})["headers"] == {
+        "accept": "*/*",
+        "authorization": FILTERED,
+        "cookie": FILTERED,
+        "x-forwarded-for": FILTERED,
+        "referer": FILTERED,
+    }
+
+
+# -- names and descriptions -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("GET /p", "GET /p"),
+        ("GET /p?token=x", "GET /p"),
+        ("GET /p#top", "GET /p"),
+        ("GET https://bob:pw@h/p?token=x#top", "GET https://h/p"),
+        ("GET http://bob:pw@h", "GET http://h"),
+        ("from http://a/?x, to http://bob:pw@b/?x", "from http://a/ to http://b/"),
+        ("http://a/,http://bob:pw@b/", "http://a/,http://b/"),
+        ("(http://bob:pw@h/?x)", "(http://h/"),
+        ("1http://bob:pw@h/", "1http://h/"),
+        ("\u00fc://bob:pw@h/", "\u00fc://h/"),
+        ("GET\thttp://bob:pw@h/?x\nand more", "GET\thttp://h/\nand more"),
+        ("GET //bob:pw@h/p", "GET //h/p"),
+        ("is this #1?", "is this #1?"),
+        ("C# or F#", "C# or F#"),
+        ("mail to bob@h", "mail to bob@h"),
+        ("", ""),
+    ],
+)
+def test_a_name_has_no_credentials_and_no_query_of_a_url(text: str, expected: str) -> None:
+    assert PRIVATE.text(text) == expected
+    assert PRIVATE.text(expected) == expected
+
+
+def transaction(**given: Any) -> Any:
+    return {"contexts": {"trace": {"data": given.pop("data", {})}}, "spans": [], **given}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_the_name_of_a_transaction_is_cleaned_and_so_is_the_one_in_the_sampling_context(
+    policy: Policy,
+) -> None:
+    name = "GET https://bob:pw@h/p?token=x"
+    made = transaction(transaction=name)
+    made["contexts"]["trace"]["dynamic_sampling_context"] = {"transaction": name, "release": "1"}
+    policy.clean(made)
+    assert made["transaction"] == "GET https://h/p"
+    assert made["contexts"]["trace"]["dynamic_sampling_context"] == {
+        "transaction": "GET https://h/p",
+        "release": "1",
+    }
+
+
+@PRIVATE_ONES
+@pytest.mark.parametrize("name", [STATEMENT, STATEMENT[:36], "SELECT 'bob'"])
+def test_a_statement_in_a_name_loses_its_literals(policy: Policy, name: str) -> None:
+    data = {"db.system": "sqlite", "db.statement": STATEMENT}
+    cleaned = policy.clean(transaction(transaction=name, data=data)).payload
+    assert "bob" not in str(cleaned)
+
+
+def described(policy: Policy, description: str, data: dict[str, Any], op: str = "db") -> Any:
+    span = {"op": op, "description": description, "data": dict(data)}
+    policy.clean(transaction(spans=[span]))
+    return span["description"]
+
+
+@pytest.mark.parametrize("key", ["db.statement", "db.query.text"])
+@pytest.mark.parametrize("op", ["db", "db.query", "function"])
+def test_a_description_that_is_the_statement_is_cleaned_like_it(key: str, op: str) -> None:
+    for policy in (PRIVATE, STRICTEST):
+        assert described(policy, STATEMENT, {"db.system": "sqlite", key: STATEMENT}, op) == PLAIN
+        assert described(policy, STATEMENT, {key: STATEMENT}, op) == PLAIN
+    for policy in (OPEN, COLLECTING):
+        assert described(policy, STATEMENT, {"db.system": "sqlite", key: STATEMENT}, op) == (
+            STATEMENT
+        )
+
+
+@PRIVATE_ONES
+def test_a_description_with_literals_is_cleaned_though_no_attribute_says_so(
+    policy: Policy,
+) -> None:
+    """Some instrumentations put the statement into the span's name only."""
+    assert described(policy, STATEMENT, {"db.system": "sqlite"}) == PLAIN
+
+
+@PRIVATE_ONES
+def test_a_command_is_cut_in_the_description_too_and_a_name_is_not(policy: Policy) -> None:
+    data = {"db.system": "redis", "db.statement": "SET name bob"}
+    assert described(policy, "SET name bob", data) == "SET ?"
+    assert described(policy, "SET", data) == "SET"
+    assert described(policy, "find orders", {"db.system": "mongodb"}) == "find orders"
+
+
+def test_a_span_without_a_statement_is_described_without_credentials_and_query() -> None:
+    assert described(OPEN, "GET https://bob:pw@h/p?q=1", {}, "http.client") == "GET https://h/p"
+
+
+# -- whole payloads -------------------------------------------------------------------------------
+
+
+def test_every_part_of_a_transaction_is_cleaned() -> None:
+    private = {"user.id": "bob", "kept": 1}
+    made = transaction(data=dict(private), request={"env": {"REMOTE_ADDR": "bob"}})
+    made["contexts"]["trace"]["links"] = [{"attributes": dict(private)}, {"attributes": None}, {}]
+    made["contexts"]["otel"] = {"resource": {"process.command_args": "bob", "kept": 1}}
+    made["spans"] = [{"data": dict(private), "links": [{"attributes": dict(private)}]}]
+    cleaned: Any = PRIVATE.clean(made).payload
+    assert "bob" not in str(cleaned)
+    trace = cleaned["contexts"]["trace"]
+    assert trace["data"] == {"kept": 1}
+    assert trace["links"] == [{"attributes": {"kept": 1}}, {"attributes": {}}, {"attributes": {}}]
+    assert cleaned["contexts"]["otel"] == {"resource": {"kept": 1}}
+    assert cleaned["spans"][0]["data"] == {"kept": 1}
+    assert cleaned["spans"][0]["links"] == [{"attributes": {"kept": 1}}]
+
+
+def test_a_single_span_is_cleaned_like_one_of_a_transaction() -> None:
+    span: Any = {"description": "GET /p?q=1", "data": {"user.id": "bob"}}
+    assert PRIVATE.clean_span(span) == {"description": "GET /p", "data": {}}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_nearly_empty_payloads_are_taken(policy: Policy) -> None:
+    empty: Any
+    for empty in ({}, {"contexts": {}}, {"contexts": {"trace": {}}, "spans": []}):
+        assert policy.clean(deepcopy(empty)).payload == empty
+        assert policy.clean_error(deepcopy(empty)).payload == empty
+
+
+def test_every_part_of_an_error_is_cleaned() -> None:
+    data = {"user.id": "bob", "kept": 1}
+    event: Any = {
+        "transaction": "GET https://bob:pw@h/p?q=bob",
+        "request": {"env": {"REMOTE_ADDR": "bob"}},
+        "contexts": {
+            "trace": {"data": dict(data), "dynamic_sampling_context": {"transaction": "/p?q=bob"}}
+        },
+        "exception": {"values": [{"value": "for bob", "stacktrace": {"frames": []}}]},
+        "logentry": {"message": "for %s", "params": ["bob"], "formatted": "for bob"},
+        "message": "for bob",
+        "breadcrumbs": {"values": [{"message": "for bob", "data": dict(data)}, {"data": None}]},
+        "extra": {"text": "for bob"},
+        "threads": {"values": [{"name": "bob"}]},
+    }
+    cleaned: Any = PRIVATE.clean_error(event, frozenset({"bob"})).payload
+    assert "bob" not in str(cleaned)
+    assert cleaned["transaction"] == "GET https://h/p"
+    assert cleaned["contexts"]["trace"]["data"] == {"kept": 1}
+    assert cleaned["breadcrumbs"]["values"][0] == {
+        "message": "for [Filtered]",
+        "data": {"kept": 1},
+    }
+
+
+def test_credentials_of_urls_go_from_every_text_of_an_error() -> None:
+    event: Any = {"exception": [{"value": "no postgresql://bob:pw@db/shop"}]}
+    PRIVATE.clean_error(event)
+    assert event["exception"] == [{"value": "no postgresql://[Filtered]@db/shop"}]
+
+
+@PRIVATE_ONES
+def test_a_statement_in_a_breadcrumb_loses_its_literals(policy: Policy) -> None:
+    crumb = {"category": "query", "message": STATEMENT, "data": {"db.params": ["bob"]}}
+    event: Any = {"breadcrumbs": [crumb]}
+    policy.clean_error(event)
+    assert event["breadcrumbs"] == [{"category": "query", "message": PLAIN, "data": {}}]
+
+
+@OPEN_ONES
+def test_with_database_data_a_statement_in_a_breadcrumb_stays(policy: Policy) -> None:
+    event: Any = {"breadcrumbs": [{"category": "query", "message": STATEMENT}]}
+    policy.clean_error(event)
+    assert event["breadcrumbs"] == [{"category": "query", "message": STATEMENT}]
+
+
+@pytest.mark.parametrize("data", [None, "text", ["a"]])
+def test_a_breadcrumb_may_have_data_of_any_form(data: Any) -> None:
+    event: Any = {"breadcrumbs": [{"category": "query", "message": "SELECT 1", "data": data}]}
+    PRIVATE.clean_error(event)
+    assert event["breadcrumbs"][0]["message"] == "SELECT ?"

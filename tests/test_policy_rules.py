@@ -1,0 +1,213 @@
+"""Rules by key, and what they make of query strings and URLs."""
+
+import time
+from typing import Any
+
+import pytest
+
+from otel_sentry_asgi._policy._rules import (
+    FILTERED,
+    IMPERSONAL,
+    INSENSITIVE,
+    NOTHING,
+    PERSONAL_TERMS,
+    SENSITIVE_TERMS,
+    KeyValueRule,
+    clean_query,
+    clean_url,
+    fold,
+    is_sensitive,
+    without_credentials,
+)
+
+ITEMS = {"lang": "en", "theme": "dark", "token": "x"}
+
+
+# -- keys -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("term", SENSITIVE_TERMS)
+def test_a_key_with_a_built_in_term_is_sensitive_in_any_case_anywhere(term: str) -> None:
+    for key in (term, term.upper(), f"x-{term}", f"my_{term}_2", f"user[{term}]"):
+        assert is_sensitive(key)
+        assert not INSENSITIVE.allows(key)
+        assert not KeyValueRule("allowlist", (term,)).allows(key)
+
+
+@pytest.mark.parametrize("key", ["sig", "Signature", "X-Amz-Signature", "x_goog_signature"])
+def test_a_key_that_signs_a_url_is_sensitive(key: str) -> None:
+    assert is_sensitive(key)
+
+
+@pytest.mark.parametrize("key", ["", "lang", "design", "page", "q", "user", "email"])
+def test_other_keys_are_not(key: str) -> None:
+    assert not is_sensitive(key)
+
+
+@pytest.mark.parametrize("term", PERSONAL_TERMS)
+def test_a_key_with_a_personal_term_is_not_allowed_while_personal_data_is_off(term: str) -> None:
+    for key in (f"x{term}x", f"X{term}X".upper(), f"x{term}x".replace("-", "_")):
+        assert not IMPERSONAL.allows(key)
+
+
+def test_underscores_and_hyphens_are_the_same_on_both_sides() -> None:
+    assert fold("X_Real-IP") == "x-real-ip"
+    for term in ("real_ip", "real-ip", "REAL_IP"):
+        for key in ("x_real_ip", "x-real-ip", "X-Real-IP"):
+            assert not KeyValueRule("denylist", (term,)).allows(key)
+            assert not INSENSITIVE.allows(key, (term,))
+
+
+# -- rules ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (NOTHING, {}),
+        (INSENSITIVE, {"lang": "en", "theme": "dark", "token": FILTERED}),
+        (KeyValueRule("denylist", ("LANG",)), {**ITEMS, "lang": FILTERED, "token": FILTERED}),
+        (KeyValueRule("denylist", ("",)), {"lang": "en", "theme": "dark", "token": FILTERED}),
+        (
+            KeyValueRule("allowlist", ("lang", "token")),
+            {**dict.fromkeys(ITEMS, FILTERED), "lang": "en"},
+        ),
+        (KeyValueRule("allowlist"), dict.fromkeys(ITEMS, FILTERED)),
+        (KeyValueRule("allowlist", ("",)), dict.fromkeys(ITEMS, FILTERED)),
+    ],
+)
+def test_a_rule_keeps_every_key_or_none(rule: KeyValueRule, expected: dict[str, Any]) -> None:
+    assert rule.clean(ITEMS) == expected
+
+
+def test_further_terms_count_like_built_in_ones() -> None:
+    assert INSENSITIVE.clean({"iban": "x", "lang": "en"}, ("iban",)) == {
+        "iban": FILTERED,
+        "lang": "en",
+    }
+    assert not KeyValueRule("allowlist", ("iban",)).allows("iban", ("iban",))
+
+
+# -- query strings --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ""),
+        ("q=1", "q=1"),
+        ("q=1&token=x&p=2", "q=1&token=[Filtered]&p=2"),
+        ("token=x;q=1", "token=[Filtered];q=1"),
+        ("q=1;token=x", "q=1;token=[Filtered]"),
+        ("token=", "token="),
+        ("token=a=b", "token=[Filtered]"),
+        ("TOKEN=x", "TOKEN=[Filtered]"),
+        ("to%6Ben=x", "to%6Ben=[Filtered]"),
+        ("my+token=x", "my+token=[Filtered]"),
+        ("user%5Bpassword%5D=x", "user%5Bpassword%5D=[Filtered]"),
+        ("debug", "debug"),
+        ("eyJhbGciOiJIUzI1NiJ9.e30.x", "[Filtered]"),
+        ("q=a%20b+c", "q=a%20b+c"),
+        ("&&q=1&", "&&q=1&"),
+        ("q=1&q=2", "q=1&q=2"),
+        ("next=/a", "next=/a"),
+        ("next=%2Fa%3Fq%3D1", "next=%2Fa%3Fq%3D1"),
+        ("next=/a?token=x", "next=%2Fa%3Ftoken%3D%5BFiltered%5D"),
+        (
+            "next=https%3A%2F%2Fbob%3Apw%40h%2Fa%3Ftoken%3Dx%26q%3D1",
+            "next=https%3A%2F%2Fh%2Fa%3Ftoken%3D%5BFiltered%5D%26q%3D1",
+        ),
+        (
+            "next=https%3A%2F%2Fh%2F%3Fnext%3Dhttps%253A%252F%252Fh%252F%253Ftoken%253Dx",
+            "next=https%3A%2F%2Fh%2F%3Fnext%3D%5BFiltered%5D",
+        ),
+        ("mail=bob@h", "mail=bob@h"),
+        ("q=what?", "q=what?"),
+    ],
+)
+def test_of_a_query_the_values_of_sensitive_parameters_are_filtered(
+    query: str, expected: str
+) -> None:
+    cleaned = clean_query(query, INSENSITIVE)
+    assert cleaned == expected
+    assert clean_query(cleaned, INSENSITIVE) == cleaned
+
+
+def test_a_query_that_is_not_wanted_is_none() -> None:
+    assert clean_query("q=1", NOTHING) == ""
+
+
+# -- URLs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://h/p", "https://h/p"),
+        ("https://bob:pw@h:81/p", "https://h:81/p"),
+        ("https://bob@h/p", "https://h/p"),
+        ("https://bob:p@w@h/p", "https://h/p"),
+        ("//bob:pw@h/p", "//h/p"),
+        ("bob:pw@h:80", "h:80"),
+        ("bob:pw@h/p", "h/p"),
+        ("postgresql://bob:pw@[::1]:5432/shop", "postgresql://[::1]:5432/shop"),
+        ("https://[::1]:80/@bob", "https://[::1]:80/@bob"),
+        ("/users/bob@h", "/users/bob@h"),
+        ("/@bob", "/@bob"),
+        ("https://h/@bob", "https://h/@bob"),
+        ("https://h?mail=bob@h", "https://h?mail=bob@h"),
+        ("https://h:80#bob@h", "https://h:80#bob@h"),
+        ("https://bob:p?w@h/p", "https://h/p"),
+        ("https://bob:p#w@h/p", "https://h/p"),
+        ("https://bob:p/w@h/p", "https://h/p"),
+        ("", ""),
+        ("@", ""),
+    ],
+)
+def test_a_url_loses_its_credentials_and_nothing_else(url: str, expected: str) -> None:
+    assert without_credentials(url) == expected
+    assert without_credentials(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://bob:pw@h/p?q=1&token=x#top", "https://h/p?q=1&token=[Filtered]"),
+        ("/p?token=x", "/p?token=[Filtered]"),
+        ("/p#top", "/p"),
+        ("/p?", "/p"),
+        ("/p?q=1?2", "/p?q=1?2"),
+        ("/p#a?token=x", "/p"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_cleaned_in_all_its_parts(url: str, expected: str) -> None:
+    assert clean_url(url, INSENSITIVE) == expected
+    assert clean_url(expected, INSENSITIVE) == expected
+
+
+def test_without_a_wanted_query_the_url_has_none() -> None:
+    assert clean_url("https://bob:pw@h/p?q=1#top", NOTHING) == "https://h/p"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "a=b&" * 50_000,
+        ";" * 200_000,
+        "next=https://" * 15_000,
+        "next=" + "https://h/?next=" * 12_000,
+        "https://" + "a:" * 100_000 + "@",
+        "@" * 200_000,
+        "?" * 200_000,
+        "a" * 200_000,
+        "%" * 200_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_hostile_queries_take_no_more_than_their_length(hostile: str) -> None:
+    """200 000 characters; whatever is quadratic would take minutes."""
+    began = time.perf_counter()
+    clean_url(f"https://h/?{hostile}", INSENSITIVE)
+    clean_url(hostile, INSENSITIVE)
+    assert time.perf_counter() - began < 5

@@ -1,0 +1,232 @@
+"""Statements keep their shape and lose their literals, in every dialect."""
+
+import time
+
+import pytest
+
+from otel_sentry_asgi._policy._sql import _BY_SYSTEM, _COMMANDS, is_command, without_literals
+
+# One or two of each dialect.
+EVERY_SYSTEM = ["", "other_sql", "postgresql", "oracle", "mssql", "sqlite", "mysql", "spark"]
+SECRET = "alice"
+
+
+# -- in every dialect -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("system", EVERY_SYSTEM)
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("SELECT a, b2 FROM t1 WHERE c IS NULL", "SELECT a, b2 FROM t1 WHERE c IS NULL"),
+        ("SELECT * FROM t WHERE a = 'alice'", "SELECT * FROM t WHERE a = ?"),
+        ("SELECT 'al''ice', 'b'", "SELECT ?, ?"),
+        ("SELECT ''", "SELECT ?"),
+        ("SELECT 1, -2, +3, 4.5, .5, 6., 1e5, 1.5E-3, 0xFF, 1_000", "SELECT" + " ?," * 9 + " ?"),
+        ("WHERE a=5 AND b>-5 AND c IN (1,2,3)", "WHERE a=? AND b>? AND c IN (?,?,?)"),
+        ("LIMIT 10 OFFSET 20", "LIMIT ? OFFSET ?"),
+        ("a = $1 AND b = %s AND c = %(c)s", "a = $1 AND b = %s AND c = %(c)s"),
+        ("a = :a AND b = :1 AND c = ? AND d = ?2", "a = :a AND b = :1 AND c = ? AND d = ?2"),
+        ("EXEC p @p1, @p2", "EXEC p @p1, @p2"),
+        ("SELECT 1 -- alice\nFROM t", "SELECT ?  \nFROM t"),
+        ("SELECT /* alice */ a", "SELECT   a"),
+        ("SELECT /* alice", "SELECT  "),
+        ("SELECT -- alice", "SELECT  "),
+        ("SELECT '-- no comment' FROM t", "SELECT ? FROM t"),
+        ("SELECT '/* no comment' FROM t", "SELECT ? FROM t"),
+        ("SELECT a FROM t WHERE b = 'alice", "SELECT a FROM t WHERE b = ?"),
+        ("SELECT DATE '2020-01-01', X'FF', N'a'", "SELECT DATE ?, X?, N?"),
+        ("INSERT INTO t VALUES ('a',1),('b',2)", "INSERT INTO t VALUES (?,?),(?,?)"),
+        ("", ""),
+    ],
+)
+def test_literals_and_comments_go_and_placeholders_stay(
+    system: str, statement: str, expected: str
+) -> None:
+    assert without_literals(statement, system) == expected
+
+
+@pytest.mark.parametrize("system", EVERY_SYSTEM)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 'it\\'s alice'",
+        "SELECT 'a\\\\', 'alice'",
+        "SELECT 'x', E'\\'', 'alice'",
+        "SELECT 'alice\\",
+        "SELECT 'a\\'b\\'alice\\",
+        "/* a /* b */ alice */ SELECT 1",
+        'SELECT "al\\"ice", \'alice\'',
+        "SELECT 'don''t tell alice",
+        "SELECT 'a' 'alice'",
+    ],
+)
+def test_wherever_a_string_may_end_nothing_private_is_left(system: str, statement: str) -> None:
+    assert SECRET not in without_literals(statement, system)
+
+
+# -- by dialect -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("system", ["postgresql", "oracle", "snowflake", "mssql", "PostgreSQL"])
+def test_double_quoted_names_stay_where_they_can_only_be_names(system: str) -> None:
+    assert (
+        without_literals('SELECT "t"."my col" FROM "t"', system) == 'SELECT "t"."my col" FROM "t"'
+    )
+
+
+@pytest.mark.parametrize("system", ["", "other_sql", "mysql", "spark", "neo4j", "something new"])
+def test_double_quoted_strings_go_where_they_may_be_strings(system: str) -> None:
+    assert without_literals('WHERE a = "alice"', system) == "WHERE a = ?"
+    assert without_literals('WHERE a = "al""ice', system) == "WHERE a = ?"
+
+
+def test_sqlite_takes_double_quotes_for_both() -> None:
+    """As sqlite does: a name if it can be one, else a string."""
+    assert without_literals('SELECT "t"."id" FROM "t"', "sqlite") == 'SELECT "t"."id" FROM "t"'
+    assert without_literals('WHERE a = "alice"', "sqlite") == "WHERE a = ?"
+    assert without_literals('WHERE a="alice"', "sqlite") == "WHERE a=?"
+    assert without_literals('WHERE a = "alice cooper"', "sqlite") == "WHERE a = ?"
+    assert without_literals('ON "a"."x" = "b"."x"', "sqlite") == 'ON "a"."x" = "b"."x"'
+
+
+@pytest.mark.parametrize("system", ["mysql", "mariadb", "sqlite", ""])
+def test_names_in_backticks_stay(system: str) -> None:
+    assert without_literals("SELECT `my col` FROM `t`", system) == "SELECT `my col` FROM `t`"
+
+
+@pytest.mark.parametrize("system", ["mssql", "microsoft.sql_server", "sqlite"])
+def test_names_in_brackets_stay(system: str) -> None:
+    assert without_literals("SELECT [o'neil] FROM t WHERE a = 'alice'", system) == (
+        "SELECT [o'neil] FROM t WHERE a = ?"
+    )
+    assert SECRET not in without_literals("SELECT [alice", system)
+
+
+@pytest.mark.parametrize("system", ["postgresql", ""])
+def test_brackets_are_no_names_elsewhere(system: str) -> None:
+    assert without_literals("SELECT ARRAY['alice']", system) == "SELECT ARRAY[?]"
+
+
+@pytest.mark.parametrize("system", ["postgresql", "snowflake", ""])
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("SELECT $$al'ice$$, 'b'", "SELECT ?, ?"),
+        ("SELECT $tag$al$$ice$tag$ FROM t", "SELECT ? FROM t"),
+        ("SELECT $a$alice$b$", "SELECT ?"),
+        ("SELECT $$alice", "SELECT ?"),
+        ("SELECT a$b$c, v$session FROM t", "SELECT a$b$c, v$session FROM t"),
+    ],
+)
+def test_dollar_quotes_are_strings(system: str, statement: str, expected: str) -> None:
+    assert without_literals(statement, system) == expected
+
+
+@pytest.mark.parametrize("system", ["oracle", "oracle.db", ""])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT q'[it's alice]' FROM t",
+        "SELECT NQ'{it's alice}' FROM t",
+        "SELECT Q'(it's alice)' FROM t",
+        "SELECT q'<it's alice>' FROM t",
+        "SELECT q'!it's alice!' FROM t",
+    ],
+)
+def test_oracle_has_quotes_of_its_own(system: str, statement: str) -> None:
+    assert without_literals(statement, system) == "SELECT ? FROM t"
+    assert SECRET not in without_literals(statement[:-10], system)
+
+
+@pytest.mark.parametrize("system", ["mysql", "mariadb"])
+def test_mysql_escapes_with_backslashes(system: str) -> None:
+    statement = "SELECT 'it\\'s', \"it\\\"s\", 'a\\\\' FROM t # alice\nWHERE a = 'b'"
+    assert without_literals(statement, system) == "SELECT ?, ?, ? FROM t  \nWHERE a = ?"
+
+
+@pytest.mark.parametrize("system", ["postgresql", "oracle", "sqlite", "mssql", ""])
+def test_elsewhere_what_follows_a_backslash_and_a_quote_is_dropped(system: str) -> None:
+    assert without_literals("SELECT 1 WHERE a = 'it\\'s' AND b = 'alice'", system) == (
+        "SELECT ? WHERE a = ? ?"
+    )
+
+
+@pytest.mark.parametrize("sign", ['"', "`"])
+@pytest.mark.parametrize("system", EVERY_SYSTEM)
+def test_a_name_without_an_end_is_dropped(system: str, sign: str) -> None:
+    assert SECRET not in without_literals(f"SELECT {sign}alice", system)
+
+
+@pytest.mark.parametrize("system", [*sorted(_COMMANDS), "Redis"])
+def test_of_a_command_the_first_word_stays(system: str) -> None:
+    assert is_command(system)
+    for statement, expected in [
+        ("GET alice", "GET ?"),
+        ("PING", "PING"),
+        (" GET alice", "GET ?"),
+        ('{"find": "alice"}', "?"),
+        ("alice=5", "alice ?"),
+        ("'alice'", "?"),
+        ("", ""),
+    ]:
+        assert without_literals(statement, system) == expected
+    assert without_literals("x" * 100, system) == "?"
+
+
+def test_sql_is_no_command() -> None:
+    assert not any(is_command(system) for system in ["", "other_sql", *_BY_SYSTEM])
+    assert len(set(_BY_SYSTEM.values())) == len({_BY_SYSTEM.get(one) for one in EVERY_SYSTEM}) - 1
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+HOSTILE = [
+    "'",
+    '"',
+    "`",
+    "[",
+    "\\'",
+    "\\",
+    "'\\",
+    "''",
+    "/*",
+    "/* *",
+    "*/",
+    "--",
+    "-",
+    "$a$",
+    "$a",
+    "$$",
+    "$",
+    "q'[",
+    "q'",
+    "1",
+    "1e",
+    "1.",
+    "1_",
+    "0x",
+    "a",
+    "a1",
+    "= ",
+    "#",
+    "'\"`",
+]
+
+
+@pytest.mark.parametrize("system", ["", "postgresql", "mysql", "sqlite", "mssql", "redis"])
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_statements_take_no_more_than_their_length(system: str, piece: str) -> None:
+    """200 000 characters each; whatever is quadratic would take minutes."""
+    began = time.perf_counter()
+    for end in ("", "\\", "'", "x"):
+        without_literals(piece * (100_000 // len(piece)) + end, system)
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("system", [*EVERY_SYSTEM, "redis"])
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_what_is_clean_stays_as_it_is(system: str, piece: str) -> None:
+    for statement in (piece, piece * 2, piece * 3 + "1", f"a{piece}b{piece}1", f"1{piece}'x'"):
+        once = without_literals(statement, system)
+        assert without_literals(once, system) == once

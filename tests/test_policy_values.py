@@ -1,0 +1,260 @@
+"""Private values where no key describes them: frame locals, messages, secrets that travel."""
+
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from otel_sentry_asgi._policy import FILTERED, IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule
+from otel_sentry_asgi._policy._values import clean_strings, clean_vars, text_cleaner
+from tests.policies import OPEN, PRIVATE, STRICTEST
+
+
+def cleaned(variables: dict[str, Any], headers: KeyValueRule = IMPERSONAL) -> Any:
+    return clean_vars(variables, lambda name: INSENSITIVE.allows(name), headers, ())
+
+
+# -- frame locals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["'x'", 5, None, {"a": "b"}, ["a"], True])
+def test_a_variable_with_a_sensitive_name_is_filtered_whatever_it_holds(value: Any) -> None:
+    assert cleaned({"password": value, "my_token": value}) == {
+        "password": FILTERED,
+        "my_token": FILTERED,
+    }
+
+
+@pytest.mark.parametrize("value", ["'x'", 5, None, True, ["a", 1], {"a": {"b": ["c"]}}])
+def test_other_variables_stay(value: Any) -> None:
+    assert cleaned({"value": value}) == {"value": value}
+
+
+def test_sensitive_keys_are_found_at_any_depth_with_the_quotes_of_their_repr() -> None:
+    variables = {"form": {"'password'": "'x'", "rows": [{'"api_key"': "'x'", "'id'": "5"}]}}
+    assert cleaned(variables) == {
+        "form": {"'password'": FILTERED, "rows": [{'"api_key"': FILTERED, "'id'": "5"}]}
+    }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Headers({'authorization': 'Bearer x'})",
+        "MutableHeaders(raw=[(b'cookie', b'x')])",
+        "<QueryParams('token=x')> QueryParams('token=x')",
+        "URL('https://h/?token=x')",
+        "Scope({'type': 'http'})",
+    ],
+)
+def test_what_prints_as_request_data_is_filtered(value: str) -> None:
+    assert cleaned({"value": value, "values": [value], "map": {"k": value}}) == {
+        "value": FILTERED,
+        "values": [FILTERED],
+        "map": {"k": FILTERED},
+    }
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"'type'": "'http'", "'headers'": "[...]", "'path'": "'/x'"},
+        {"type": "http", "headers": []},
+        {"'asgi'": "{...}", "'path'": "'/x'"},
+    ],
+)
+def test_an_asgi_scope_is_filtered(scope: dict[str, Any]) -> None:
+    assert cleaned({"scope": scope, "request": [scope]}) == {
+        "scope": FILTERED,
+        "request": [FILTERED],
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["b'cookie'", "'authorization'", "b'x-forwarded-for'", "x_api_key"]
+)
+def test_a_pair_that_is_a_private_header_loses_its_value(name: str) -> None:
+    assert cleaned({"raw": [[name, "b'x'"], ["b'accept'", "b'y'"]]}) == {
+        "raw": [[name, FILTERED], ["b'accept'", "b'y'"]]
+    }
+
+
+def test_any_other_pair_stays() -> None:
+    pairs = {"values": [[1, 2], ["a b", "c"], ["accept", "d"], ("a", "b")]}
+    assert cleaned(pairs) == {"values": [[1, 2], ["a b", "c"], ["accept", "d"], ["a", "b"]]}
+
+
+def frames(**given: Any) -> Any:
+    frame = {"vars": {"password": "x", "user": "bob"}, **given}
+    return {"exception": {"values": [{"stacktrace": {"frames": [frame]}}]}}
+
+
+def vars_of(event: Any) -> Any:
+    return event["exception"]["values"][0]["stacktrace"]["frames"][0].get("vars")
+
+
+def test_frames_of_the_application_keep_their_locals_but_for_sensitive_names() -> None:
+    event = PRIVATE.clean_error(frames(in_app=True)).payload
+    assert vars_of(event) == {"password": FILTERED, "user": "bob"}
+
+
+def test_frames_of_libraries_have_locals_only_with_personal_data() -> None:
+    """Those of servers and frameworks hold the ASGI scope, raw headers and cookies."""
+    assert vars_of(PRIVATE.clean_error(frames(in_app=False)).payload) is None
+    assert vars_of(OPEN.clean_error(frames(in_app=False)).payload) == {
+        "password": FILTERED,
+        "user": "bob",
+    }
+
+
+def test_no_frame_has_locals_when_they_are_off() -> None:
+    assert vars_of(STRICTEST.clean_error(frames(in_app=True)).payload) is None
+
+
+@pytest.mark.parametrize("place", ["exception", "threads"])
+@pytest.mark.parametrize("is_list", [True, False])
+def test_frames_are_found_wherever_sentry_keeps_them(place: str, is_list: bool) -> None:
+    frame: Any = {"in_app": True, "vars": {"password": "x"}}
+    holders: list[Any] = [{"stacktrace": {"frames": [frame]}}, {"stacktrace": None}, {}]
+    event: Any = {place: holders if is_list else {"values": holders}}
+    PRIVATE.clean_error(event)
+    assert frame["vars"] == {"password": FILTERED}
+
+
+def test_frames_of_a_message_are_found_too() -> None:
+    frame: Any = {"in_app": True, "vars": {"password": "x"}}
+    event: Any = {"stacktrace": {"frames": [frame, {"vars": None}, {}]}}
+    PRIVATE.clean_error(event)
+    assert frame["vars"] == {"password": FILTERED}
+
+
+# -- secrets of a request -------------------------------------------------------------------------
+
+
+def secrets_of(policy: Any = PRIVATE, **request: Any) -> frozenset[str]:
+    return policy.secrets_of({"url": "https://h/", "headers": {}, **request})  # type: ignore[no-any-return]
+
+
+def test_without_a_request_there_are_no_secrets() -> None:
+    assert PRIVATE.secrets_of(None) == frozenset()
+    assert secrets_of() == frozenset()
+
+
+def test_what_is_kept_is_no_secret() -> None:
+    request = {"headers": {"accept": "text/html"}, "query_string": "lang=german"}
+    assert secrets_of(**request) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secrets"),
+    [
+        ("authorization", "Bearer sesame", {"Bearer sesame", "sesame"}),
+        ("x-api-key", "sesame", {"sesame"}),
+        ("x-forwarded-for", "192.0.2.7, 192.0.2.8", {"192.0.2.7", "192.0.2.8"}),
+        ("x-real-ip", "192.0.2.7", {"192.0.2.7"}),
+        ("forwarded", "for=192.0.2.7;by=192.0.2.8", {"for=192.0.2.7", "by=192.0.2.8"}),
+    ],
+)
+def test_a_filtered_header_is_a_secret_and_so_are_its_parts(
+    name: str, value: str, secrets: set[str]
+) -> None:
+    assert secrets <= secrets_of(headers={name: value})
+
+
+def test_name_and_password_of_basic_authentication_are_secrets() -> None:
+    """Frameworks decode them, so they turn up in plain."""
+    value = f"Basic {b64encode(b'bob:sesame').decode()}"
+    assert {value, "bob:sesame", "sesame"} <= secrets_of(headers={"authorization": value})
+    assert secrets_of(headers={"authorization": "Basic !"}) == {"Basic !"}
+
+
+def test_every_cookie_is_a_secret_while_cookies_are_off() -> None:
+    headers = {"cookie": 'theme=dark; name=b%20ob; q="quoted"'}
+    cookies = {"theme": "dark", "name": "b%20ob", "q": '"quoted"'}
+    found = secrets_of(headers=headers, cookies=cookies)
+    assert {"dark", "b%20ob", "b ob", "quoted"} <= found
+    open_found = secrets_of(OPEN, headers=headers, cookies={**cookies, "token": "sesame"})
+    assert "sesame" in open_found
+    assert "dark" not in open_found
+
+
+def test_a_filtered_parameter_is_a_secret_as_it_stands_and_decoded() -> None:
+    found = secrets_of(query_string="lang=german&token=a%2Fbcd&code=x;secret=sesame")
+    assert {"a%2Fbcd", "a/bcd", "sesame"} <= found
+    assert "german" not in found
+    assert "token=a%2Fbcd" not in found
+    assert "lang=german&token=a%2Fbcd&code=x;secret=sesame" in found
+
+
+def test_a_token_without_a_name_is_a_secret() -> None:
+    token = "eyJhbGciOiJIUzI1NiJ9.e30.x"
+    assert token in secrets_of(query_string=token)
+
+
+def test_the_address_of_the_client_is_a_secret_while_personal_data_is_off() -> None:
+    env = {"REMOTE_ADDR": "192.0.2.7"}
+    assert "192.0.2.7" in secrets_of(env=env)
+    assert "192.0.2.7" not in secrets_of(OPEN, env=env)
+
+
+def test_what_is_short_is_found_everywhere_and_so_no_secret() -> None:
+    found = secrets_of(headers={"x-api-key": "no"}, cookies={"a": "1"}, query_string="token=abc")
+    assert found == {"token=abc"}
+
+
+def test_a_part_of_the_mark_is_no_secret() -> None:
+    """Else the marks themselves would be filtered."""
+    assert secrets_of(headers={"x-api-key": "Filtered"}) == frozenset()
+
+
+# -- secrets elsewhere ----------------------------------------------------------------------------
+
+
+def clean(text: str, *secrets: str, query: KeyValueRule = IMPERSONAL) -> str:
+    cleaner = text_cleaner(frozenset(secrets), query, ())
+    once = cleaner(text)
+    assert cleaner(once) == once
+    return once
+
+
+def test_secrets_are_replaced_wherever_they_stand() -> None:
+    assert clean("sesame, not sesame2", "sesame") == "[Filtered], not [Filtered]2"
+
+
+def test_a_secret_that_begins_like_another_leaves_nothing_of_it() -> None:
+    for secrets in (("open", "opensesame"), ("opensesame", "open"), ("sesame", "opensesame")):
+        assert clean("opensesame", *secrets) == FILTERED
+
+
+def test_a_secret_is_a_text_and_no_pattern() -> None:
+    assert clean("a.*b aXXb", "a.*b") == "[Filtered] aXXb"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no postgresql://bob:pw@db/shop", "no postgresql://[Filtered]@db/shop"),
+        ("at https://bob:p@w@h/x", "at https://[Filtered]@h/x"),
+        ("at https://h/x?token=abc failed", "at https://h/x?token=[Filtered] failed"),
+        ("url: /x?a=1&token=abc (Caused by ...)", "url: /x?a=1&token=[Filtered] (Caused by ...)"),
+        ("GET '/x?token=abc'", "GET '/x?token=[Filtered]'"),
+        ('"GET /x?a=1 HTTP/1.1" 200', '"GET /x?a=1 HTTP/1.1" 200'),
+        ("is a = b? yes", "is a = b? yes"),
+        ("bob@example.org", "bob@example.org"),
+    ],
+)
+def test_urls_in_texts_lose_credentials_and_sensitive_parameters(text: str, expected: str) -> None:
+    assert clean(text) == expected
+
+
+def test_urls_in_texts_lose_their_query_when_it_is_not_wanted() -> None:
+    assert clean("at /x?a=1 failed", query=NOTHING) == "at /x? failed"
+
+
+def test_texts_are_found_at_any_depth() -> None:
+    value = {"a": ["sesame", ("sesame", 5)], "b": None, "sesame": True}
+    assert clean_strings(value, lambda text: text.upper()) == {
+        "a": ["SESAME", ["SESAME", 5]],
+        "b": None,
+        "sesame": True,
+    }

@@ -1,0 +1,165 @@
+"""Settings are read once, checked at once, and a mistake names the setting and its value."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from otel_sentry_asgi import Settings, SettingsError
+
+WRONG: list[tuple[str, Any]] = [
+    ("settle", -0.1),
+    ("settle", math.inf),
+    ("settle", math.nan),
+    ("settle", True),
+    ("settle", "1"),
+    ("settle", None),
+    ("linger", -1),
+    ("linger", math.nan),
+    ("linger", [1]),
+    ("max_age", 0),
+    ("max_age", -5),
+    ("max_age", math.nan),
+    ("max_age", 1j),
+    ("max_spans", 0),
+    ("max_spans", 1.5),
+    ("max_spans", math.inf),
+    ("max_spans", True),
+    ("max_queue", -1),
+    ("max_queue", "many"),
+    ("max_buffered", 0),
+    ("max_buffered", None),
+    ("keep_asgi_spans", "no"),
+    ("keep_asgi_spans", 1),
+    ("keep_asgi_spans", None),
+    ("errors", "everything"),
+    ("errors", None),
+    ("errors", ["all"]),
+    ("sensitive_terms", "password"),
+    ("sensitive_terms", None),
+    ("sensitive_terms", 5),
+    ("sensitive_terms", ("a", "")),
+    ("sensitive_terms", ("a", " ")),
+    ("sensitive_terms", (b"a",)),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=repr)
+def test_a_value_that_cannot_be_used_is_refused_with_its_name_and_itself(
+    name: str, value: Any
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value).startswith(f"{name} must be ")
+    assert str(caught.value).endswith(f", not {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settle", 0),
+        ("linger", 0),
+        ("linger", math.inf),
+        ("max_age", 0.001),
+        ("max_age", math.inf),
+        ("max_spans", 1),
+        ("max_queue", 1),
+        ("max_buffered", 1),
+        ("keep_asgi_spans", True),
+        ("errors", "unhandled"),
+        ("errors", "recorded"),
+        ("errors", "all"),
+        ("sensitive_terms", ()),
+    ],
+)
+def test_the_edges_of_what_can_be_used_are_accepted(name: str, value: Any) -> None:
+    assert getattr(Settings(**{name: value}), name) == value
+
+
+def test_a_settings_error_is_a_value_error() -> None:
+    assert issubclass(SettingsError, ValueError)
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.linger = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "terms", [["Card", " IBAN "], ("Card", "IBAN"), (term for term in ("Card", "IBAN"))]
+)
+def test_terms_may_come_in_any_iterable_and_any_case(terms: Any) -> None:
+    assert Settings(sensitive_terms=terms).sensitive_terms == ("card", "iban")
+
+
+def test_every_setting_can_come_from_the_environment() -> None:
+    environ = {
+        "OTEL_SENTRY_SETTLE": "0.5",
+        "OTEL_SENTRY_LINGER": " 2 ",
+        "OTEL_SENTRY_MAX_AGE": "1e3",
+        "OTEL_SENTRY_MAX_SPANS": "10",
+        "OTEL_SENTRY_MAX_QUEUE": "20",
+        "OTEL_SENTRY_MAX_BUFFERED": "30",
+        "OTEL_SENTRY_KEEP_ASGI_SPANS": "Yes",
+        "OTEL_SENTRY_ERRORS": "all",
+        "OTEL_SENTRY_SENSITIVE_TERMS": "card, IBAN ,",
+        "OTEL_SENTRY_FAILED_REQUEST_STATUS_CODES": "403, 500-502",
+    }
+    names = {field.name for field in dataclasses.fields(Settings)} - {"ignored_errors"}
+    assert {f"OTEL_SENTRY_{name.upper()}" for name in names} == set(environ)
+    assert Settings.from_env(environ) == Settings(
+        settle=0.5,
+        linger=2.0,
+        max_age=1_000.0,
+        failed_request_status_codes=frozenset({403, 500, 501, 502}),
+        max_spans=10,
+        max_queue=20,
+        max_buffered=30,
+        keep_asgi_spans=True,
+        errors="all",
+        sensitive_terms=("card", "iban"),
+    )
+
+
+def test_what_is_missing_or_empty_in_the_environment_is_the_default() -> None:
+    assert Settings.from_env({"OTEL_SENTRY_LINGER": "", "OTEL_SENTRY_MAX_AGE": " "}) == Settings()
+
+
+def test_what_is_given_wins_over_the_environment_even_when_that_cannot_be_read() -> None:
+    environ = {"OTEL_SENTRY_LINGER": "soon", "OTEL_SENTRY_SETTLE": "0.5"}
+    assert Settings.from_env(environ, linger=3.0) == Settings(linger=3.0, settle=0.5)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "kind"),
+    [
+        ("OTEL_SENTRY_LINGER", "soon", "float"),
+        ("OTEL_SENTRY_MAX_SPANS", "1.5", "int"),
+        ("OTEL_SENTRY_KEEP_ASGI_SPANS", "maybe", "bool"),
+    ],
+)
+def test_text_that_cannot_be_read_is_refused_with_its_variable_and_itself(
+    variable: str, text: str, kind: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"^{variable} must be a {kind}, not '{text}'$"):
+        Settings.from_env({variable: text})
+
+
+def test_a_value_of_the_environment_that_is_out_of_range_is_refused_with_its_name() -> None:
+    with pytest.raises(SettingsError, match=r"^max_spans must be .*, not 0$"):
+        Settings.from_env({"OTEL_SENTRY_MAX_SPANS": "0"})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", True), ("TRUE", True), ("yes", True), ("0", False), ("false", False), ("No", False)],
+)
+def test_the_words_for_yes_and_no(text: str, value: bool) -> None:
+    assert Settings.from_env({"OTEL_SENTRY_KEEP_ASGI_SPANS": text}).keep_asgi_spans is value
+
+
+def test_an_unknown_setting_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="no_such_setting"):
+        Settings.from_env({}, no_such_setting=1)

@@ -1,0 +1,394 @@
+"""Whatever is put into the queue is taken, soon, once, by one thread at a time."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from otel_sentry_asgi import _guard
+from otel_sentry_asgi._worker import Item, Worker
+
+PATIENCE = 10.0
+"""Seconds. Only what is broken takes so long."""
+
+
+Threads = Callable[[], list[threading.Thread]]
+
+
+class Turns:
+    """A turn that notes what it gets, and can be held, answered for, or made to fail."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.flushes: list[bool] = []
+        self.began = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.taken = threading.Condition()
+        self.answer: Callable[[], float | None] = lambda: None
+        self.at_once = 0
+        self.most_at_once = 0
+
+    def __call__(self, items: list[Item], flush: bool) -> float | None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.began.release()
+        try:
+            self.go_on.wait(PATIENCE)
+            with self.taken:
+                self.items.extend(items)
+                self.flushes.append(flush)
+                self.taken.notify_all()
+            return self.answer()
+        finally:
+            self.at_once -= 1
+
+    def wait_for(self, *items: Item) -> bool:
+        """Wait until all *items* have been taken."""
+        with self.taken:
+            return self.taken.wait_for(lambda: set(items) <= set(self.items), PATIENCE)
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns()
+
+
+@pytest.fixture
+def worker(turns: Turns) -> Iterator[Worker]:
+    worker = Worker(turns, max_queue=10)
+    yield worker
+    turns.go_on.set()
+    worker.stop(PATIENCE)
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    seen: list[BaseException] = []
+    monkeypatch.setattr(_guard, "on_failure", lambda _, error: seen.append(error))
+    return seen
+
+
+def refuse_to_start(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread at interpreter shutdown")
+
+
+@pytest.fixture
+def threads() -> Threads:
+    """The threads of workers made in the test."""
+    before = set(threading.enumerate())
+    name = "otel-sentry-asgi"
+    return lambda: [
+        thread for thread in threading.enumerate() if thread.name == name and thread not in before
+    ]
+
+
+# -- queue and wake -------------------------------------------------------------------------------
+
+
+def test_nothing_runs_before_there_is_something_to_do(worker: Worker, threads: Threads) -> None:
+    assert threads() == []
+    assert worker.put((1,), wake=False)
+    assert threads() == []
+
+
+def test_what_wakes_is_taken_with_all_that_waits_in_order(worker: Worker, turns: Turns) -> None:
+    worker.put((1,), wake=False)
+    worker.put((2,), wake=True)
+    assert turns.wait_for((1,), (2,))
+    assert turns.items == [(1,), (2,)]
+    assert turns.flushes[0] is False
+
+
+def test_the_thread_is_a_daemon_so_that_it_keeps_no_process_alive(
+    worker: Worker, turns: Turns, threads: Threads
+) -> None:
+    worker.put((1,), wake=True)
+    assert turns.wait_for((1,))
+    assert [thread.daemon for thread in threads()] == [True]
+
+
+@pytest.mark.parametrize("seconds", [3_600.0, 1e300, math.inf])
+def test_what_comes_during_a_turn_is_taken_however_far_the_next_turn_is(
+    worker: Worker, turns: Turns, seconds: float
+) -> None:
+    turns.answer = lambda: time.monotonic() + seconds
+    turns.go_on.clear()
+    worker.put((1,), wake=True)
+    assert turns.began.acquire(timeout=PATIENCE)
+    worker.put((2,), wake=True)
+    turns.go_on.set()
+    assert turns.wait_for((1,), (2,))
+
+
+def test_a_turn_is_repeated_when_it_asks_for_it(worker: Worker, turns: Turns) -> None:
+    answers = iter([0.0, 0.0])
+    turns.answer = lambda: next(answers, None)
+    worker.put((1,), wake=True)
+    for _ in range(3):
+        assert turns.began.acquire(timeout=PATIENCE)
+
+
+# -- full queue -----------------------------------------------------------------------------------
+
+
+def test_a_full_queue_takes_no_more_and_says_so(worker: Worker, turns: Turns) -> None:
+    turns.go_on.clear()
+    worker.put((-1,), wake=True)
+    assert turns.began.acquire(timeout=PATIENCE)
+    assert [worker.put((number,), wake=False) for number in range(12)] == [True] * 10 + [False] * 2
+    turns.go_on.set()
+    assert worker.flush(PATIENCE)
+    assert turns.items == [(number,) for number in range(-1, 10)]
+
+
+def test_a_queue_that_fills_up_is_drained_though_nobody_wakes(worker: Worker, turns: Turns) -> None:
+    """A request may have more spans than the queue has room before its root ends."""
+    for number in range(6):
+        worker.put((number,), wake=False)
+    assert turns.wait_for(*((number,) for number in range(6)))
+
+
+def test_after_the_queue_was_full_there_is_room_again(worker: Worker, turns: Turns) -> None:
+    turns.go_on.clear()
+    for number in range(30):
+        worker.put((number,), wake=False)
+    turns.go_on.set()
+    assert worker.flush(PATIENCE)
+    assert worker.put((99,), wake=True)
+    assert turns.wait_for((99,))
+
+
+# -- flush and stop -------------------------------------------------------------------------------
+
+
+def test_a_flush_takes_what_was_queued_before_it(worker: Worker, turns: Turns) -> None:
+    worker.put((1,), wake=False)
+    assert worker.flush(PATIENCE)
+    assert turns.items == [(1,)]
+    assert turns.flushes[-1] is True
+
+
+def test_a_flush_of_nothing_is_a_turn_too(worker: Worker, turns: Turns) -> None:
+    assert worker.flush(PATIENCE)
+    assert turns.flushes[-1] is True
+
+
+def test_each_flush_is_one_turn_that_flushes(worker: Worker, turns: Turns) -> None:
+    assert worker.flush(PATIENCE)
+    assert worker.flush(PATIENCE)
+    worker.put((1,), wake=True)
+    assert turns.wait_for((1,))
+    assert sum(turns.flushes) == 2
+
+
+def test_a_flush_during_a_turn_waits_for_the_next(worker: Worker, turns: Turns) -> None:
+    turns.go_on.clear()
+    worker.put((1,), wake=True)
+    assert turns.began.acquire(timeout=PATIENCE)
+    worker.put((2,), wake=False)
+    results: list[bool] = []
+    flushing = threading.Thread(target=lambda: results.append(worker.flush(PATIENCE)))
+    flushing.start()
+    turns.go_on.set()
+    flushing.join()
+    assert results == [True]
+    assert turns.items == [(1,), (2,)]
+
+
+def test_a_flush_that_takes_too_long_says_so(worker: Worker, turns: Turns) -> None:
+    turns.go_on.clear()
+    assert not worker.flush(0.0)
+
+
+def test_a_flush_from_within_a_turn_does_not_wait_for_itself(worker: Worker, turns: Turns) -> None:
+    """An exporter's callback may flush the tracer provider."""
+    results: list[bool] = []
+
+    def answer() -> None:
+        if not results:
+            results.append(worker.flush(PATIENCE))
+
+    turns.answer = answer
+    assert worker.flush(PATIENCE)
+    assert results == [False]
+
+
+def test_stopped_means_flushed_and_no_thread(
+    worker: Worker, turns: Turns, threads: Threads
+) -> None:
+    worker.put((1,), wake=False)
+    assert worker.stop(PATIENCE)
+    assert turns.items == [(1,)]
+    assert threads() == []
+
+
+def test_what_is_queued_after_a_stop_is_taken_too(worker: Worker, turns: Turns) -> None:
+    worker.put((1,), wake=True)
+    assert worker.stop(PATIENCE)
+    worker.put((2,), wake=True)
+    assert turns.wait_for((1,), (2,))
+
+
+def test_a_thread_that_could_not_be_stopped_in_time_is_not_joined_by_another(
+    worker: Worker, turns: Turns, threads: Threads
+) -> None:
+    """One call at a time, even so."""
+    turns.go_on.clear()
+    worker.put((1,), wake=True)
+    assert turns.began.acquire(timeout=PATIENCE)
+    assert not worker.stop(0.0)
+    worker.put((2,), wake=True)
+    assert len(threads()) == 2
+    turns.go_on.set()
+    assert worker.flush(PATIENCE)
+    assert turns.items == [(1,), (2,)]
+    assert turns.most_at_once == 1
+
+
+def test_at_interpreter_exit_a_flush_does_the_work_itself(
+    worker: Worker, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    worker.put((1,), wake=True)
+    assert worker.flush(PATIENCE)
+    assert turns.items == [(1,)]
+    assert worker.stop(PATIENCE)
+
+
+def test_at_interpreter_exit_a_turn_that_hangs_is_not_waited_for_longer_than_asked(
+    worker: Worker, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns.go_on.clear()
+    worker.put((1,), wake=True)
+    assert turns.began.acquire(timeout=PATIENCE)
+    assert not worker.stop(0.0)
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    assert not worker.flush(0.0)
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def test_a_turn_that_fails_is_told_and_the_next_one_comes(
+    worker: Worker, turns: Turns, failures: list[BaseException]
+) -> None:
+    error = ValueError()
+
+    def fail() -> None:
+        raise error
+
+    turns.answer = fail
+    assert worker.flush(PATIENCE)
+    assert failures == [error]
+    turns.answer = lambda: None
+    worker.put((1,), wake=True)
+    assert worker.flush(PATIENCE)
+    assert turns.items == [(1,)]
+
+
+def test_after_a_failure_a_turn_comes_by_itself(
+    worker: Worker, turns: Turns, failures: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had been due when it failed is due still."""
+    monkeypatch.setattr("otel_sentry_asgi._worker.AFTER_FAILURE", 0.0)
+    answers: Iterator[Any] = iter([ValueError()])
+
+    def fail_once() -> None:
+        for error in answers:
+            raise error
+
+    turns.answer = fail_once
+    worker.put((1,), wake=True)
+    assert turns.began.acquire(timeout=PATIENCE)
+    assert turns.began.acquire(timeout=PATIENCE)
+    assert len(failures) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_died_is_replaced(worker: Worker, turns: Turns, threads: Threads) -> None:
+    """A callback of the application may call `sys.exit()`."""
+
+    def leave() -> None:
+        raise SystemExit
+
+    turns.answer = leave
+    worker.put((1,), wake=True)
+    assert turns.wait_for((1,))
+    for thread in threads():
+        thread.join(PATIENCE)
+    turns.answer = lambda: None
+    worker.put((2,), wake=True)
+    assert turns.wait_for((2,))
+
+
+# -- forks ----------------------------------------------------------------------------------------
+
+
+def test_reset_forgets_what_waits_and_starts_anew(worker: Worker, turns: Turns) -> None:
+    worker.put((1,), wake=False)
+    worker.reset()
+    worker.put((2,), wake=True)
+    assert worker.flush(PATIENCE)
+    assert turns.items == [(2,)]
+
+
+_FORK = """
+import os
+from otel_sentry_asgi._worker import Worker
+
+taken = []
+worker = Worker(lambda items, flush: taken.extend(items), max_queue=10)
+os.register_at_fork(after_in_child=worker.reset)
+worker.put(("parent",), wake=True)
+assert worker.flush(10)
+worker.put(("of the parent only",), wake=False)
+child = os.fork()
+if child == 0:
+    worker.put(("child",), wake=True)
+    assert worker.flush(10)
+    os._exit(0 if taken == [("parent",), ("child",)] else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert worker.flush(10)
+assert taken == [("parent",), ("of the parent only",)]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_has_a_thread_of_its_own_and_nothing_of_the_parents() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", _FORK], check=True, timeout=60)
+
+
+# -- races ----------------------------------------------------------------------------------------
+
+
+def test_putting_is_concurrent_safe() -> None:
+    """Nothing is taken twice, nothing stays behind, whoever puts, wakes and flushes."""
+    turns = Turns()
+    worker = Worker(turns, max_queue=100_000)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def put(start: int) -> None:
+        for number in range(start, start + 1_000):
+            worker.put((number,), wake=number % 3 == 0)
+            if number % 250 == 0:
+                worker.flush(PATIENCE)
+
+    try:
+        putting = [threading.Thread(target=put, args=(at * 1_000,)) for at in range(4)]
+        for thread in putting:
+            thread.start()
+        for thread in putting:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert worker.stop(PATIENCE)
+    assert sorted(turns.items) == [(number,) for number in range(4_000)]
+    assert turns.most_at_once == 1

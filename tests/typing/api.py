@@ -1,0 +1,139 @@
+"""Typical code of users. It is never run, but it has to type-check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+
+import otel_sentry_asgi
+from otel_sentry_asgi import (
+    SentryInstrumentor,
+    SentryMiddleware,
+    SentrySpanProcessor,
+    Settings,
+    SettingsError,
+    instrument,
+    stats,
+    uninstrument,
+)
+from otel_sentry_asgi.export import Clean, Exporter, Origin, SpanPayload, Transaction
+from otel_sentry_asgi.testing import (
+    EPOCH,
+    CountingIds,
+    HandClock,
+    RecordingExporter,
+    span,
+    span_context,
+)
+from otel_sentry_exporters.sdk import SdkExporter
+
+# -- set-up ---------------------------------------------------------------------------------------
+
+
+def set_up_all_at_once() -> None:
+    instrument()
+    instrument(linger=2.0, sensitive_terms=("iban",))
+    instrument(settings=Settings(errors="all"), exporter=SdkExporter(), create_provider=True)
+    instrument(tracer_provider=TracerProvider())
+    uninstrument()
+
+
+def set_up_as_otel_does() -> None:
+    SentryInstrumentor().instrument()
+    SentryInstrumentor().uninstrument()
+
+
+def set_up_by_hand() -> TracerProvider:
+    provider = TracerProvider()
+    provider.add_span_processor(SentrySpanProcessor())
+    provider.add_span_processor(SentrySpanProcessor(Settings(), exporter=SdkExporter()))
+    return provider
+
+
+def read_settings(environ: dict[str, str]) -> Settings:
+    try:
+        return Settings.from_env(environ, keep_asgi_spans=True)
+    except SettingsError as error:
+        raise SystemExit(str(error)) from error
+
+
+def settings_are_typed(settings: Settings) -> tuple[float, int, bool, str, tuple[str, ...]]:
+    return (
+        settings.linger,
+        settings.max_spans,
+        settings.keep_asgi_spans,
+        settings.errors,
+        settings.sensitive_terms,
+    )
+
+
+# -- the middleware -------------------------------------------------------------------------------
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+wrapped = SentryMiddleware(application)
+twice = SentryMiddleware(app=wrapped)
+
+
+async def serve(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await wrapped(scope, receive, send)
+
+
+# -- an exporter of one's own ---------------------------------------------------------------------
+
+
+class Printer:
+    def export(self, transaction: Clean[Transaction], origin: Origin) -> None:
+        payload: Transaction = transaction.payload
+        name: str = payload["transaction"]
+        children: list[SpanPayload] = payload["spans"]
+        durations = [child["timestamp"] - child["start_timestamp"] for child in children]
+        print(name, sum(durations), origin.isolation_scope)
+
+    def force_flush(self, timeout: float) -> bool:
+        return timeout > 0
+
+    def shutdown(self) -> None: ...
+
+
+printer: Exporter = Printer()
+instrument(exporter=printer)
+
+
+# -- what went on ---------------------------------------------------------------------------------
+
+
+def how_much_was_sent() -> int:
+    counts: dict[str, int] = stats()
+    return counts.get("transactions", 0) + otel_sentry_asgi.stats()["errors"]
+
+
+# -- tests ----------------------------------------------------------------------------------------
+
+
+def test_of_a_user() -> None:
+    exporter, clock = RecordingExporter(), HandClock()
+    provider = TracerProvider(id_generator=CountingIds())
+    provider.add_span_processor(SentrySpanProcessor(exporter=exporter))
+    clock.advance(1.5)
+    root: ReadableSpan = span("GET /", kind=SpanKind.SERVER, status=StatusCode.OK)
+    child = span(
+        "work",
+        span_id=2,
+        parent=root,
+        start=0.25,
+        end=clock(),
+        attributes={"items": [1, 2]},
+        status=Status(StatusCode.ERROR),
+        links=[Link(span_context(9))],
+        scope="shop",
+    )
+    assert child.parent is not None
+    assert (child.start_time or 0) >= EPOCH
+    transactions: list[Transaction] = exporter.transactions
+    assert transactions == []
