@@ -12,7 +12,7 @@ from otel_sentry_asgi._ids import trace_hex
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._translate.error import MESSAGE, TYPE
-from otel_sentry_asgi._translate.span import is_asgi_event, seconds, to_json_value, to_span
+from otel_sentry_asgi._translate.span import is_asgi_event, seconds, to_json_values, to_span
 
 
 def to_breadcrumbs(trail: Iterable[ReadableSpan], error: Any, policy: Policy) -> list[Data]:
@@ -64,7 +64,7 @@ def _events(span: ReadableSpan, own: set[tuple[Any, Any]], policy: Policy) -> It
                 "message": f"{kind}: {message}",
             }
         else:
-            data = {key: to_json_value(value) for key, value in attributes.items()}
+            data = to_json_values(attributes)
             message = policy.text(event.name)
             yield {
                 **crumb,

@@ -88,6 +88,29 @@ def test_a_note_is_no_claim_and_a_claim_no_note(ledger: Ledger) -> None:
     assert ledger.span_of(claimed) is INNER
 
 
+class Owner:
+    """Somebody for whom an exception is noted."""
+
+
+def test_the_first_owner_is_the_one_that_counts(ledger: Ledger, error: BaseException) -> None:
+    first, second = Owner(), Owner()
+    assert ledger.owner_of(error) is None
+    ledger.note(error, INNER, first)
+    ledger.note(error, OUTER, second)
+    assert ledger.owner_of(error) is first
+
+
+def test_an_owner_is_not_kept_alive(ledger: Ledger, error: BaseException) -> None:
+    ledger.note(error, INNER, Owner())
+    gc.collect()
+    assert ledger.owner_of(error) is None
+
+
+def test_without_an_owner_there_is_none(ledger: Ledger, error: BaseException) -> None:
+    ledger.note(error, INNER)
+    assert ledger.owner_of(error) is None
+
+
 # -- groups ---------------------------------------------------------------------------------------
 
 
@@ -185,6 +208,17 @@ def test_a_freed_exception_leaves_no_span_to_the_next_with_its_id(ledger: Ledger
             break
     else:
         pytest.skip("no id was used again")
+
+
+def test_somebody_is_told_when_an_exception_is_kept_alive(ledger: Ledger) -> None:
+    told: list[int] = []
+    ledger.on_kept = lambda: told.append(1)
+    own, built_in = OwnError(), ValueError()
+    ledger.note(own, INNER)
+    assert told == []
+    ledger.note(built_in, INNER)
+    ledger.note(built_in, OUTER)
+    assert told == [1]
 
 
 def test_after_a_while_an_exception_is_forgotten(ledger: Ledger, clock: HandClock) -> None:

@@ -17,6 +17,7 @@ FRAMEWORKS = {"django", "fastapi", "litestar", "quart", "rich", "starlette"}
 PUBLIC_MODULES = {
     "export",
     "instrumentor",
+    "logs",
     "middleware",
     "processor",
     "sampling",

@@ -11,7 +11,14 @@ import pytest
 from opentelemetry.sdk.trace.sampling import Decision as OtelDecision
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
-from otel_sentry_asgi.sampling import Decision, decide, sample_rand, to_rate
+from otel_sentry_asgi.sampling import (
+    MAX_DECISIONS,
+    Decision,
+    Decisions,
+    decide,
+    sample_rand,
+    to_rate,
+)
 
 LARGEST = (1 << 128) - 1
 RATES = (0.0, 0.000001, 0.1, 0.25, 1 / 3, 0.333333, 0.5, 0.9, 0.999999, 1.0)
@@ -151,3 +158,23 @@ def test_the_context_is_only_made_for_a_sampler() -> None:
 def test_what_a_sampler_raises_is_left_to_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         decide(1, rate=1.0, sampler=lambda _: 1 / 0, sampling_context=dict)
+
+
+# -- decisions that have been made ----------------------------------------------------------------
+
+
+def test_a_decision_is_remembered_by_trace() -> None:
+    decisions, decision = Decisions(), at_rate(1.0)
+    assert decisions.get(1) is None
+    decisions.add(1, decision)
+    assert decisions.get(1) is decision
+    decisions.clear()
+    assert decisions.get(1) is None
+
+
+def test_of_too_many_decisions_the_oldest_are_forgotten() -> None:
+    decisions, decision = Decisions(), at_rate(1.0)
+    for trace_id in range(MAX_DECISIONS + 2):
+        decisions.add(trace_id, decision)
+    known = [decisions.get(trace_id) is decision for trace_id in range(MAX_DECISIONS + 2)]
+    assert known == [False] * 2 + [True] * MAX_DECISIONS

@@ -26,6 +26,13 @@ def test_a_snapshot_does_not_change() -> None:
     assert before == {"spans": 1}
 
 
+def test_cleared_means_zero() -> None:
+    stats = Stats()
+    stats.add("spans")
+    stats.clear()
+    assert stats.snapshot() == {}
+
+
 def test_counting_is_concurrent_safe() -> None:
     stats = Stats()
 

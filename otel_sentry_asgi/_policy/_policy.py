@@ -10,10 +10,12 @@ from typing import Any, Final, Generic, TypeVar, cast, final
 from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, Transaction
 from otel_sentry_asgi._policy._attributes import PREFIXES, Category, category_of
 from otel_sentry_asgi._policy._rules import (
+    ADDRESS_HEADER_TERMS,
     FILTERED,
     IMPERSONAL,
     INSENSITIVE,
     NOTHING,
+    SECRET_HEADER_TERMS,
     SECRET_HEADERS,
     URL_HEADERS,
     KeyValueRule,
@@ -190,6 +192,9 @@ class Policy:
         is_statement = crumb.get("category") == "query" and isinstance(message, str)
         if is_statement and not self.database_query_data:
             crumb["message"] = without_literals(str(message), _system_of(raw))
+        elif crumb.get("category") == "subprocess" and isinstance(message, str):
+            # A command line: the program may leave, its arguments may hold anything.
+            crumb["message"] = message.partition(" ")[0]
 
     def _clean_links(self, payload: Mapping[str, Any]) -> None:
         for link in payload.get("links") or ():
@@ -212,9 +217,17 @@ class Policy:
             folded, self.terms
         ):
             return FILTERED
+        if any(term in folded for term in SECRET_HEADER_TERMS):
+            return FILTERED
+        if not self.user_info and any(term in folded for term in ADDRESS_HEADER_TERMS):
+            return FILTERED
         if folded in URL_HEADERS:
             return _each(value, lambda text: clean_url(text, self.query, self.terms))
-        return value
+        return self._urls_in(value)
+
+    def _urls_in(self, value: Any) -> Any:
+        """The value of a key that says nothing, with the URLs in its text cleaned."""
+        return _each(value, text_cleaner(_NO_SECRETS, self.query, self.terms))
 
     def _attribute(self, key: str, value: Any, attributes: Mapping[str, Any]) -> Any:
         category = category_of(key)
@@ -223,7 +236,7 @@ class Policy:
         if category is Category.KEEP:
             return value
         if category is Category.TERMS:
-            return FILTERED if is_sensitive(key) else value
+            return FILTERED if is_sensitive(key) else self._urls_in(value)
         if category is Category.AGENT:
             return self._header("user-agent", value)
         if category is Category.HEADER:

@@ -58,6 +58,12 @@ URL_HEADERS: Final = frozenset(
     }
 )
 
+# In the names of headers only: certificates, signatures, one-time codes, identities from proxies.
+SECRET_HEADER_TERMS: Final = ("oidc", "dpop", "cert", "-s-dn", "signature", "otp", "x-pin")
+
+# Addresses of the client under names that sentry-sdk's terms do not match.
+ADDRESS_HEADER_TERMS: Final = ("clientip", "client-addr", "socketip", "external-addr")
+
 _LONGEST_FLAG: Final = 20
 _PAIRS: Final = re.compile(r"([&;])")
 _URL_IN_QUERY: Final = re.compile(r"(?=.*[?@#])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/", re.DOTALL)

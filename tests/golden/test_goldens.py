@@ -239,8 +239,18 @@ def http_client() -> Any:
 def database() -> Any:
     """A job that asks several stores."""
     root = span("nightly", span_id=ROOT, trace_id=TRACE_ID, attributes={"job.id": 5}, scope="shop")
-    redis = {"db.system": "redis", "db.statement": "SET owner secret", "db.redis.database_index": 0}
+    redis: dict[str, Any] = {
+        "db.system": "redis",
+        "db.statement": "SET owner secret",
+        "db.redis.database_index": 0,
+    }
     mongo = {"db.system": "mongodb", "db.operation": "find", "db.mongodb.collection": "orders"}
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("SELECT shop", "asyncpg", STABLE_DATABASE),
+        ("SELECT", "sqlite3", OLD_DATABASE),
+        ("SET", "redis", redis),
+        ("orders.find", "pymongo", mongo),
+    ]
     children = [
         span(
             name,
@@ -253,14 +263,7 @@ def database() -> Any:
             attributes=attributes,
             scope=instrumentation(scope),
         )
-        for number, (name, scope, attributes) in enumerate(
-            [
-                ("SELECT shop", "asyncpg", STABLE_DATABASE),
-                ("SELECT", "sqlite3", OLD_DATABASE),
-                ("SET", "redis", redis),
-                ("orders.find", "pymongo", mongo),
-            ]
-        )
+        for number, (name, scope, attributes) in enumerate(asked)
     ]
     return transaction(root, *children)
 

@@ -459,6 +459,12 @@ PRIVATE = {
     "x-forwarded-for": "203.0.113.77",
     "forwarded": "for=203.0.113.78",
     "cf-connecting-ip": "203.0.113.79",
+    "x-amzn-oidc-data": "0idc-5ecret",
+    "dpop": "dp0p-5ecret",
+    "ssl-client-cert": "c3rt-5ecret",
+    "x-hub-signature-256": "s1gnature-5ecret",
+    "x-envoy-external-address": "203.0.113.81",
+    "x-azure-clientip": "203.0.113.82",
     "query": "qu3ry-5ecret",
 }
 
@@ -512,6 +518,7 @@ def test_nothing_private_leaves_while_personal_data_is_off(
             **{name: PRIVATE[name] for name in PRIVATE if name not in ("query", "cookie")},
             "authorization": f"Bearer {PRIVATE['authorization']}",
             "cookie": f"sid={PRIVATE['cookie']}; theme={PRIVATE['cookie']}2",
+            "x-upstream": f"https://svc:{PRIVATE['cookie']}@up.example/?token={PRIVATE['query']}",
             "referer": f"http://u:{PRIVATE['cookie']}@shop.example/?token={PRIVATE['query']}",
         }
         httpx.get(f"{url}{path}?token={PRIVATE['query']}&page=2", headers=headers)

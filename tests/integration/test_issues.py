@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -292,6 +293,19 @@ def test_credentials_of_urls_leave_in_no_text(ask: Ask, kent: Kent) -> None:
         "ConnectionError: cannot connect to postgresql://[Filtered]@db/shop"
     )
     assert f":{password}@" not in kent.raw()
+
+
+def test_a_command_line_does_not_leave_in_a_breadcrumb(ask: Ask, kent: Kent) -> None:
+    password = "hunter" + "2"
+
+    async def handler(request: Request, tracer: Tracer) -> None:
+        await asyncio.to_thread(subprocess.run, ["true", f"--password={password}"], check=True)
+        raise ValueError("after it")
+
+    crumbs = ask(handler).error()["breadcrumbs"]["values"]
+
+    assert [c["message"] for c in crumbs if c.get("category") == "subprocess"] == ["true"]
+    assert password not in kent.raw()
 
 
 @pytest.mark.parametrize(("status", "issues"), [(404, 0), (503, 1)])
