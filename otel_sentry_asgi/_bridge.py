@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import MAX_ROOTS, is_local_root
+from otel_sentry_asgi._events import Events
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._issues import Issues
@@ -52,7 +53,8 @@ class Bridge:
         self._units: OrderedDict[tuple[int, int], Exchange] = OrderedDict()
         """What `_begin_unit` made, by the ids of its root."""
         self._ledger = Ledger(clock)
-        self.issues = Issues(settings, self.stats, self._ledger, self._decisions, clock)
+        self.issues = Issues(settings, self.stats, self._ledger, clock)
+        self.events = Events(settings, self.stats, self._ledger, self._decisions, self.issues)
         self.pipeline = Pipeline(
             settings,
             exporter,
@@ -62,7 +64,7 @@ class Bridge:
             tidy=self._ledger.expire,
             clock=clock,
         )
-        self.links = sentry.Links(self.issues.process, current_ids)
+        self.links = sentry.Links(self.events.process, current_ids)
         self._ledger.on_kept = self.pipeline.wake
         self._warned = False
         self._at_exit = False

@@ -72,7 +72,7 @@ def response_status(error: BaseException) -> int | None:
         status = getattr(error, attribute, None)
         if isinstance(status, str):
             status = status.partition(" ")[0]
-            status = int(status) if status.isdigit() else None
+            status = int(status) if status.isascii() and status.isdigit() else None
         if isinstance(status, int):
             return status
     return None

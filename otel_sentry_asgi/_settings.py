@@ -72,18 +72,14 @@ class Settings:
             self._require(name, lambda value: value >= 1, "a whole number, at least 1", int)
         self._require("keep_asgi_spans", lambda _: True, "True or False", bool)
         self._require("errors", ERROR_MODES.__contains__, f"one of {ERROR_MODES}", str)
-        codes: Any = self.failed_request_status_codes
-        if isinstance(codes, Iterable) and not isinstance(codes, str):
-            object.__setattr__(self, "failed_request_status_codes", frozenset(codes))
-        self._require(
-            "failed_request_status_codes", _are_statuses, "a set of HTTP statuses", frozenset
+        codes = self._require_all(
+            "failed_request_status_codes", _is_status, "a set of HTTP statuses"
         )
-        self._require("ignored_errors", _are_callable, "classes or predicates", tuple)
-        terms: Any = self.sensitive_terms
-        if isinstance(terms, Iterable) and not isinstance(terms, str):
-            object.__setattr__(self, "sensitive_terms", tuple(terms))
-        self._require("sensitive_terms", _are_terms, "a sequence of non-empty strings", tuple)
-        lowered = tuple(term.strip().lower() for term in self.sensitive_terms)
+        object.__setattr__(self, "failed_request_status_codes", frozenset(codes))
+        ignored = self._require_all("ignored_errors", callable, "classes or predicates")
+        object.__setattr__(self, "ignored_errors", ignored)
+        terms = self._require_all("sensitive_terms", _is_term, "a sequence of non-empty strings")
+        lowered = tuple(term.strip().lower() for term in terms)
         object.__setattr__(self, "sensitive_terms", lowered)
 
     def _require(
@@ -94,6 +90,16 @@ class Settings:
         if not fits or (isinstance(value, bool) and bool not in kinds) or not holds(value):
             msg = f"{name} must be {expected}, not {value!r}"
             raise SettingsError(msg)
+
+    def _require_all(
+        self, name: str, holds: Callable[[Any], bool], expected: str
+    ) -> tuple[Any, ...]:
+        value: Any = getattr(self, name)
+        items = tuple(value) if isinstance(value, Iterable) else ()
+        if not isinstance(value, Iterable) or isinstance(value, str) or not all(map(holds, items)):
+            msg = f"{name} must be {expected}, not {value!r}"
+            raise SettingsError(msg)
+        return items
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **given: Any) -> Settings:
@@ -107,16 +113,12 @@ class Settings:
         return cls(**values, **given)
 
 
-def _are_statuses(codes: Any) -> bool:
-    return all(type(code) is int and 100 <= code <= 599 for code in codes)
+def _is_status(code: Any) -> bool:
+    return type(code) is int and 100 <= code <= 599
 
 
-def _are_callable(ignored: Any) -> bool:
-    return all(callable(one) for one in ignored)
-
-
-def _are_terms(terms: tuple[Any, ...]) -> bool:
-    return all(isinstance(term, str) and term.strip() for term in terms)
+def _is_term(term: Any) -> bool:
+    return isinstance(term, str) and bool(term.strip())
 
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

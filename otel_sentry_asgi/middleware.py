@@ -136,7 +136,7 @@ class _Request:
         current = trace.get_current_span().get_span_context()
         if current.is_valid:
             exchange.current = current
-        finish = partial(self._bridge.issues.finish, weakref.ref(exchange))
+        finish = partial(self._bridge.events.finish, weakref.ref(exchange))
         scopes = sentry.request_scope(finish)
         exchange.sentry_scope, exchange.current_scope = scopes.__enter__()
         self._sentry_scopes = scopes

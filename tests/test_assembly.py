@@ -268,10 +268,7 @@ def test_nothing_is_asked_for_again_at_once() -> None:
     harness.end(11, parent=1)
     harness.start(2)
     harness.end(21, parent=2)
-    for _ in range(200):
-        now = harness.assembler.next_due()
-        if now is None:
-            break
+    while (now := harness.assembler.next_due()) is not None:
         harness.due(now)
         assert (harness.assembler.next_due() or math.inf) > now
 

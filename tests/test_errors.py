@@ -1,18 +1,24 @@
 """Which exceptions are issues."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
 
 from otel_sentry_asgi._errors import (
+    application_error,
     current_task,
     is_disconnect,
     is_error,
+    is_framework_log,
     is_group,
+    is_own_noise,
     is_response,
+    is_server_text,
     left_task,
     members,
+    response_status,
 )
 
 
@@ -96,20 +102,101 @@ def test_a_group_may_be_as_deep_as_it_likes() -> None:
     assert is_error(error)
 
 
+def of_module(name: str, module: str, **attributes: Any) -> BaseException:
+    """An exception of a class that looks as if it came from *module*."""
+    error = type(name, (Exception,), {"__module__": module})("broken")
+    for key, value in attributes.items():
+        setattr(error, key, value)
+    return error  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("error", "status"),
     [
-        (HTTPException(404), True),
-        (OwnHTTPException(499), True),
-        (HTTPException(500), False),
-        (HTTPException("404 Not Found"), True),
-        (HTTPException("none"), False),
-        (HTTPException(None), False),
-        (ValueError(), False),
+        (HTTPException(404), 404),
+        (OwnHTTPException(500), 500),
+        (HTTPException("404"), 404),
+        (HTTPException("404 Not Found"), 404),
+        (HTTPException("\u00b2"), None),
+        (HTTPException("none"), None),
+        (HTTPException(None), None),
+        (of_module("HTTPException", "werkzeug.exceptions", code=405), 405),
+        (of_module("HTTPError", "falcon.http_error", status="410 Gone"), 410),
+        (of_module("HTTPError", "requests.exceptions", status_code=500), None),
+        (of_module("Http404", "django.http.response"), 404),
+        (of_module("PermissionDenied", "django.core.exceptions"), 403),
+        (of_module("PermissionDenied", "shop.errors"), None),
+        (ValueError(), None),
     ],
 )
-def test_an_answer_below_500_is_a_response(error: BaseException, expected: bool) -> None:
-    assert is_response(error) is expected
+def test_the_status_of_what_a_framework_answers(error: BaseException, status: int | None) -> None:
+    assert response_status(error) == status
+    assert is_response(error) is (status is not None and status < 500)
+
+
+def test_litestar_wraps_what_comes_after_the_start_of_a_response() -> None:
+    own = ValueError("own")
+    wrapper = type("LitestarException", (Exception,), {})("Exception caught after response started")
+    other = type("LitestarException", (Exception,), {})("something else")
+    for error in (wrapper, other):
+        error.__cause__ = own
+    assert application_error(wrapper) is own
+    assert application_error(other) is other
+    assert application_error(own) is own
+    wrapper.__cause__ = None
+    assert application_error(wrapper) is wrapper
+
+
+def record(name: str, function: str = "work", message: Any = "text") -> logging.LogRecord:
+    return logging.LogRecord(name, logging.ERROR, "file.py", 1, message, (), None, function)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (record("django.request"), True),
+        (record("litestar"), True),
+        (record("falcon"), True),
+        (record("shop", "log_exception", "Exception on request GET /"), True),
+        (record("shop", "log_exception", "other"), False),
+        (record("shop", "log_exception", ValueError("Exception on ")), False),
+        (record("shop", "work", "Exception on request GET /"), False),
+        (record("django"), False),
+    ],
+)
+def test_frameworks_tell_of_what_they_answer_with_500(
+    given: logging.LogRecord, expected: bool
+) -> None:
+    assert is_framework_log(given) is expected
+
+
+@pytest.mark.parametrize(
+    ("logger", "text", "expected"),
+    [
+        ("_granian", "Traceback (most recent call last):", True),
+        ("_granian.asgi", "x\nTraceback (most recent call last):\n", True),
+        ("_granian", "started", False),
+        ("granian", "Traceback (most recent call last):", False),
+        (None, "Traceback (most recent call last):", False),
+        ("_granian", None, False),
+    ],
+)
+def test_granian_logs_tracebacks_as_text(logger: object, text: object, expected: bool) -> None:
+    assert is_server_text(logger, text) is expected
+
+
+@pytest.mark.parametrize(
+    ("logger", "expected"),
+    [
+        ("opentelemetry.sdk.trace", True),
+        ("otel_sentry_asgi", True),
+        ("opentelemetry_shop", False),
+        ("shop", False),
+        (None, False),
+    ],
+)
+def test_what_telemetry_logs_is_none_of_the_application(logger: object, expected: bool) -> None:
+    assert is_own_noise(logger) is expected
 
 
 def test_outside_of_asyncio_there_is_no_task() -> None:

@@ -65,13 +65,15 @@ def test_what_is_no_exception_passes(
 def test_a_value_can_be_returned_from_the_block(
     failures: list[tuple[str, BaseException]],
 ) -> None:
-    def work() -> str:
+    def work(number: int) -> int:
         with contained("here"):
-            return "inside"
-        return "after"
+            return 10 // number
+        return -1
 
-    assert work() == "inside"
+    assert work(5) == 2
     assert failures == []
+    assert work(0) == -1
+    assert len(failures) == 1
 
 
 def test_a_test_may_make_failures_loud(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from otel_sentry_asgi._policy import (
     KeyValueRule,
     Policy,
 )
+from otel_sentry_asgi._policy._rules import ADDRESS_HEADER_TERMS, SECRET_HEADER_TERMS
 from otel_sentry_asgi.sentry import to_policy
 from tests.policies import COLLECTING, EMPTY, OPEN, POLICIES, PRIVATE, STRICT, STRICTEST
 
@@ -244,6 +245,22 @@ def test_urls_in_headers_are_cleaned(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("policy", [PRIVATE, OPEN, COLLECTING])
+@pytest.mark.parametrize("term", SECRET_HEADER_TERMS)
+def test_headers_of_proxies_that_prove_who_somebody_is_are_filtered(
+    policy: Policy, term: str
+) -> None:
+    headers = {f"x-{term}-x": "bob"}
+    assert policy.request({"headers": headers}) == {"headers": {f"x-{term}-x": FILTERED}}
+
+
+@pytest.mark.parametrize("term", ADDRESS_HEADER_TERMS)
+def test_headers_with_an_address_are_filtered_without_personal_data(term: str) -> None:
+    headers = {f"x-{term}": "192.0.2.7"}
+    assert PRIVATE.request({"headers": headers}) == {"headers": {f"x-{term}": FILTERED}}
+    assert OPEN.request({"headers": headers}) == {"headers": headers}
+
+
 def test_an_allow_list_keeps_the_names_of_all_headers_and_the_values_of_its_own() -> None:
     policy = dataclasses.replace(OPEN, headers=KeyValueRule("allowlist", ("accept", "auth")))
     assert policy.request({"headers": REQUEST["headers"]})["headers"] == {
@@ -425,6 +442,13 @@ def test_with_database_data_a_statement_in_a_breadcrumb_stays(policy: Policy) ->
     event: Any = {"breadcrumbs": [{"category": "query", "message": STATEMENT}]}
     policy.clean_error(event)
     assert event["breadcrumbs"] == [{"category": "query", "message": STATEMENT}]
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_of_a_command_line_in_a_breadcrumb_the_program_stays(policy: Policy) -> None:
+    event: Any = {"breadcrumbs": [{"category": "subprocess", "message": "psql --password bob"}]}
+    policy.clean_error(event)
+    assert event["breadcrumbs"] == [{"category": "subprocess", "message": "psql"}]
 
 
 @pytest.mark.parametrize("data", [None, "text", ["a"]])

@@ -31,12 +31,8 @@ def trace_ids() -> list[int]:
     return [chance.getrandbits(128) for _ in range(100_000)]
 
 
-def never(_: Any = None) -> Any:
-    raise AssertionError("must not be called")
-
-
 def at_rate(rate: object, trace_id: int = 1) -> Decision:
-    return decide(trace_id, rate=rate, sampler=None, sampling_context=never)
+    return decide(trace_id, rate=rate, sampler=None, sampling_context=lambda: pytest.fail("no"))
 
 
 def by_sampler(result: object, trace_id: int = 1) -> Decision:

@@ -152,8 +152,8 @@ def test_the_innermost_server_span_wins_over_the_scope_and_the_root_over_both() 
     facts = RequestFacts(route="/scope/{id}")
     assert transaction_name(server(), [nested], facts=facts)[0] == "GET /nested/{id}"
     assert transaction_name(server(), [server(span_id=2)], facts=facts)[0] == "GET /scope/{id}"
-    root = server(attributes={"http.route": "/root/{id}"})
-    assert transaction_name(root, [nested], facts=facts)[0] == "GET /root/{id}"
+    root = server(attributes={"http.route": "/outer/{id}"})
+    assert transaction_name(root, [nested], facts=facts)[0] == "GET /outer/{id}"
 
 
 def test_a_nested_route_that_is_really_a_path_is_no_route() -> None:

@@ -36,6 +36,18 @@ WRONG: list[tuple[str, Any]] = [
     ("errors", "everything"),
     ("errors", None),
     ("errors", ["all"]),
+    ("failed_request_status_codes", 500),
+    ("failed_request_status_codes", "500"),
+    ("failed_request_status_codes", {99}),
+    ("failed_request_status_codes", {600}),
+    ("failed_request_status_codes", [True]),
+    ("failed_request_status_codes", ["500"]),
+    ("failed_request_status_codes", [[500]]),
+    ("failed_request_status_codes", None),
+    ("ignored_errors", ValueError),
+    ("ignored_errors", ("ValueError",)),
+    ("ignored_errors", "ValueError"),
+    ("ignored_errors", None),
     ("sensitive_terms", "password"),
     ("sensitive_terms", None),
     ("sensitive_terms", 5),
@@ -70,6 +82,10 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_name_and_itself(
         ("errors", "unhandled"),
         ("errors", "recorded"),
         ("errors", "all"),
+        ("failed_request_status_codes", frozenset()),
+        ("failed_request_status_codes", frozenset({100, 599})),
+        ("ignored_errors", ()),
+        ("ignored_errors", (ValueError, bool)),
         ("sensitive_terms", ()),
     ],
 )
@@ -92,6 +108,15 @@ def test_settings_cannot_be_changed() -> None:
 )
 def test_terms_may_come_in_any_iterable_and_any_case(terms: Any) -> None:
     assert Settings(sensitive_terms=terms).sensitive_terms == ("card", "iban")
+
+
+def test_statuses_and_ignored_errors_may_come_in_any_iterable() -> None:
+    settings = Settings(
+        failed_request_status_codes=range(500, 502),  # type: ignore[arg-type]
+        ignored_errors=[ValueError],  # type: ignore[arg-type]
+    )
+    assert settings.failed_request_status_codes == {500, 501}
+    assert settings.ignored_errors == (ValueError,)
 
 
 def test_every_setting_can_come_from_the_environment() -> None:
@@ -130,6 +155,16 @@ def test_what_is_missing_or_empty_in_the_environment_is_the_default() -> None:
 def test_what_is_given_wins_over_the_environment_even_when_that_cannot_be_read() -> None:
     environ = {"OTEL_SENTRY_LINGER": "soon", "OTEL_SENTRY_SETTLE": "0.5"}
     assert Settings.from_env(environ, linger=3.0) == Settings(linger=3.0, settle=0.5)
+
+
+@pytest.mark.parametrize("text", ["5xx", "500-", "-", "500,", "500-a"])
+def test_statuses_that_cannot_be_read_are_refused(text: str) -> None:
+    if text == "500-":
+        codes = Settings.from_env({"OTEL_SENTRY_FAILED_REQUEST_STATUS_CODES": text})
+        assert codes.failed_request_status_codes == {500}
+    else:
+        with pytest.raises(SettingsError, match="OTEL_SENTRY_FAILED_REQUEST_STATUS_CODES"):
+            Settings.from_env({"OTEL_SENTRY_FAILED_REQUEST_STATUS_CODES": text})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""Our two event processors: every event of the application with its trace and request, cleaned."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from opentelemetry.trace import SpanContext
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._breadcrumbs import to_breadcrumbs
+from otel_sentry_asgi._dsc import sampling_context
+from otel_sentry_asgi._errors import is_framework_log, is_own_noise, is_server_text
+from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._ids import span_hex, trace_hex
+from otel_sentry_asgi._issues import HINT, SWALLOWED, TASK, Issues, text_of
+from otel_sentry_asgi._ledger import Ledger
+from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._policy import Policy
+from otel_sentry_asgi._scope import Exchange, current_exchange
+from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi._translate.naming import to_op
+from otel_sentry_asgi._translate.segment import resource_defaults, transaction_name
+from otel_sentry_asgi.sampling import Decisions
+
+SERVER_LOGGERS = frozenset(
+    {"uvicorn.error", "hypercorn.error", "gunicorn.error", "daphne.server", "_granian"}
+)
+
+
+class Events:
+    """What an event goes through between the application (or `Issues`) and the client."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stats: Stats,
+        ledger: Ledger,
+        decisions: Decisions,
+        issues: Issues,
+    ) -> None:
+        self._settings = settings
+        self._stats = stats
+        self._ledger = ledger
+        self._decisions = decisions
+        self._issues = issues
+
+    def process(self, event: Any, hint: Data) -> Any:
+        """The global event processor: one exception once, every event linked to its trace.
+
+        An event that cannot be cleaned is not sent.
+        """
+        if event.get("type"):
+            return event
+        error = (hint.get("exc_info") or (None, None, None))[1]
+        with contained("event processor"):
+            unretrieved = error if event.get("logger") == "asyncio" else None
+            if unretrieved is not None and self._issues.unretrieved(unretrieved):
+                return None
+            if HINT not in hint and self._is_known(event, error):
+                self._stats.add("duplicate_errors")
+                return None
+            exchange = current_exchange.get()
+            if error is not None and exchange is not None:
+                exchange.told.append(text_of(error))
+            record = hint.get("log_record")
+            if record is not None and is_framework_log(record):
+                _say_unhandled(event, SWALLOWED)
+            elif unretrieved is not None:
+                _say_unhandled(event, TASK)
+            context = hint.get(HINT) or self._issues.span_of(error, exchange)
+            if context is not None:
+                self._link(event, context, exchange)
+            if exchange is not None and exchange.root is not None:
+                sentry.fill_defaults(event, resource_defaults(exchange.root.resource))
+            # Also in a request: the event may be captured under scopes that are not the request's.
+            policy, request = self._policy(), exchange.request() if exchange is not None else None
+            sentry.add_threads(event)
+            sentry.mark_in_app(event)
+            policy.clean_error(event, policy.secrets_of(request))
+            return event
+        self._stats.add("lost.internal_sdk_error")
+        return None
+
+    def finish(self, of: weakref.ref[Exchange], event: Any, _hint: Data) -> Any:
+        """The last event processor of a request: its request, its name, and the policy. It is held
+        by the request's scope, which the exchange holds.
+
+        An event that cannot be cleaned is not sent.
+        """
+        exchange = of()
+        if exchange is None:
+            return event
+        with contained("event processor"):
+            policy = self._policy()
+            if event.get("type"):
+                if event.get("request"):
+                    # A transaction was clean, but processors of integrations add to it.
+                    event["request"] = policy.request(event["request"])
+                return event
+            request = exchange.request()
+            if request is not None:
+                event["request"] = {**(event.get("request") or {}), **request}
+            _name(event, exchange)
+            with contained("breadcrumbs"):
+                sentry.add_breadcrumbs(event, to_breadcrumbs(exchange.trail, event, policy))
+            sentry.mark_in_app(event)
+            policy.clean_error(event, policy.secrets_of(request))
+            return event
+        self._stats.add("lost.internal_sdk_error")
+        return None
+
+    def _policy(self) -> Policy:
+        return sentry.policy(self._settings.sensitive_terms)
+
+    def _link(self, event: Any, context: SpanContext, exchange: Exchange | None) -> None:
+        linked: Data = {
+            "trace_id": trace_hex(context.trace_id),
+            "span_id": span_hex(context.span_id),
+        }
+        root = exchange.root if exchange is not None else None
+        if root is not None and root.context.span_id == context.span_id:
+            if root.parent is not None:
+                linked["parent_span_id"] = span_hex(root.parent.span_id)
+            linked["op"] = to_op(root.attributes or {}, root.kind) or "function"
+        decision = self._decisions.get(context.trace_id)
+        dsc = sampling_context(context.trace_id, sentry.facts(), decision)
+        if dsc is not None:
+            linked["dynamic_sampling_context"] = dsc
+        event.setdefault("contexts", {})["trace"] = linked
+
+    def _is_known(self, event: Any, error: BaseException | None) -> bool:
+        """Whether the event tells of an exception or a failed lifespan that has its own event."""
+        logger, entry = event.get("logger"), event.get("logentry") or {}
+        if is_own_noise(logger) or is_server_text(logger, entry.get("formatted")):
+            return True
+        if error is not None:
+            return self._issues.is_ignored(error) or not self._ledger.claim(error)
+        return self._issues.lifespan_failed and logger in SERVER_LOGGERS
+
+
+def _say_unhandled(event: Any, mechanism: str) -> None:
+    for value in (event.get("exception") or {}).get("values") or ():
+        value["mechanism"] = {
+            **(value.get("mechanism") or {}),
+            "type": mechanism,
+            "handled": False,
+        }
+
+
+def _name(event: Any, exchange: Exchange) -> None:
+    """The name that the request's transaction has, unless the application set one."""
+    by_hand = sentry.name_set_by_hand(exchange.current_scope)
+    if by_hand is not None:
+        event["transaction"] = by_hand
+        return
+    if exchange.root is not None:
+        name, source = transaction_name(exchange.root, facts=exchange.facts())
+    else:
+        name, source = _name_of_request(exchange)
+    event["transaction"], event["transaction_info"] = name, {"source": source}
+
+
+def _name_of_request(exchange: Exchange) -> tuple[str, str]:
+    """The name of a request that OTel does not sample, as its transaction would have had it."""
+    facts, request = exchange.facts(), exchange.request() or {}
+    method = "" if facts.websocket else f"{request.get('method', 'HTTP')} "
+    if facts.route:
+        return f"{method}{facts.route}", "route"
+    path = str((exchange.asgi_scope or {}).get("path") or "/")
+    return f"{method}{path}", "url"
