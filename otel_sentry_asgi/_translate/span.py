@@ -92,8 +92,11 @@ def to_json_values(attributes: Mapping[str, Any]) -> Data:
     the policy sees each key."""
     flat: Data = {}
     for key, value in attributes.items():
-        for path, leaf in _leaves(key, value):
-            flat[to_text(path)] = to_json_value(leaf)
+        if isinstance(value, (str, int, float)):  # The common case.
+            flat[to_text(key)] = to_json_value(value)
+        else:
+            for path, leaf in _leaves(key, value):
+                flat[to_text(path)] = to_json_value(leaf)
     return flat
 
 

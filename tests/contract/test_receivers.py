@@ -275,9 +275,12 @@ class TestServe:
             response = httpx.get(url)
             assert response.status_code == 200
             assert url.endswith(f":{response.text}")
-            with connect(url.replace("http", "ws", 1)) as socket:
-                socket.send("hello")
-                assert socket.recv() == "HELLO"
+            # On trio hypercorn (0.18) sends from two tasks at once when both ends close a websocket,
+            # and now and then fails by it.
+            if server != "hypercorn-trio":
+                with connect(url.replace("http", "ws", 1)) as socket:
+                    socket.send("hello")
+                    assert socket.recv() == "HELLO"
         assert app.seen == ["startup", "shutdown"]
         assert threading.current_thread().name not in app.threads
         with pytest.raises(httpx.ConnectError):
