@@ -275,8 +275,8 @@ class TestServe:
             response = httpx.get(url)
             assert response.status_code == 200
             assert url.endswith(f":{response.text}")
-            # On trio hypercorn (0.18) sends from two tasks at once when both ends close a websocket,
-            # and now and then fails by it.
+            # On trio, hypercorn 0.18 sends from two tasks at once when both ends close a
+            # websocket, and now and then fails by it.
             if server != "hypercorn-trio":
                 with connect(url.replace("http", "ws", 1)) as socket:
                     socket.send("hello")
