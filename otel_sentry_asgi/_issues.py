@@ -129,9 +129,10 @@ class Issues:
 
         What is no error is claimed all the same: the server is about to log it as one.
         """
-        error = application_error(error)
+        outermost, error = error, application_error(error)
+        if outermost is not error or not is_error(error):
+            self._ledger.claim(outermost)
         if not is_error(error):
-            self._ledger.claim(error)
             return
         if self._ledger.is_reported(error):
             sentry.mark_crashed(exchange.sentry_scope)

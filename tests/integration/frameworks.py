@@ -6,6 +6,7 @@ Run by uvicorn in a process of its own, with `FRAMEWORK`, `SENTRY_DSN` and `INTE
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 import sentry_sdk
@@ -69,6 +70,7 @@ def quart() -> Any:
 def litestar() -> Any:
     from litestar import Litestar, get
     from litestar.exceptions import NotFoundException
+    from litestar.response import Stream
 
     @get("/boom/{number:int}")
     async def boom(number: int) -> str:
@@ -79,8 +81,15 @@ def litestar() -> Any:
     async def missing() -> str:
         raise NotFoundException
 
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise ValueError("in the stream")
+
     # Annotations are text here, and Litestar reads them in the module.
-    return Litestar([boom, missing])
+    async def stream() -> Any:
+        return Stream(chunks())
+
+    return Litestar([boom, missing, get("/stream")(stream)])
 
 
 def falcon() -> Any:

@@ -44,3 +44,25 @@ def test_an_exception_that_the_framework_swallows(
         assert sessions.body["aggregates"][0]["exited"] == 1
     # Django has no lifespan, so nothing tells it that the server ends.
     assert len(kent.sessions()) == (0 if framework == "django" else 1)
+
+
+@pytest.mark.parametrize("integrations", ["on", "off"])
+def test_litestars_errors_after_the_response_has_started(integrations: str, kent: Kent) -> None:
+    """Litestar wraps them; the issue is the application's own exception."""
+    env = {"FRAMEWORK": "litestar", "INTEGRATIONS": integrations, "SENTRY_DSN": kent.dsn}
+
+    with (
+        serve_process(
+            "tests.integration.frameworks:create", arguments=["--factory"], env=env
+        ) as server,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        httpx.get(f"{server.url}/stream")
+
+    (error,) = [item.body for item in kent.errors()]
+    (transaction,) = [item.body for item in kent.transactions()]
+    types = [value["type"] for value in error["exception"]["values"]]
+    assert types == ["ValueError", "ExceptionGroup"], "Litestar's task group, not its wrapper"
+    assert error["exception"]["values"][0]["value"] == "in the stream"
+    assert error["exception"]["values"][-1]["mechanism"]["handled"] is False
+    assert ids(error)[0] == ids(transaction)[0]

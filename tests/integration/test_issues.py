@@ -32,7 +32,7 @@ import otel_sentry_asgi
 from tests.integration.conftest import ids, title
 from tests.support.kent import Kent
 from tests.support.relay import relay_check
-from tests.support.server import serve
+from tests.support.server import ServerName, serve
 
 Init = Callable[..., None]
 Tracer = trace.Tracer
@@ -83,6 +83,7 @@ def ask(kent: Kent, init: Init) -> Ask:
         sampler: Sampler = ALWAYS_ON,
         options: dict[str, Any] | None = None,
         app_options: dict[str, Any] | None = None,
+        server: ServerName = "uvicorn",
         **settings: Any,
     ) -> Answers:
         init(**(options or {}))
@@ -95,7 +96,7 @@ def ask(kent: Kent, init: Init) -> Ask:
             return answer if isinstance(answer, Response) else PlainTextResponse("ok")
 
         app = Starlette(routes=[Route("/ask/{id}", endpoint)], **(app_options or {}))
-        served = serve(OpenTelemetryMiddleware(app, tracer_provider=provider))
+        served = serve(OpenTelemetryMiddleware(app, tracer_provider=provider), server=server)
         with served as url, suppress(httpx.RemoteProtocolError):
             httpx.get(f"{url}/ask/7")
         assert provider.force_flush()
@@ -166,7 +167,16 @@ def test_wherever_it_arises_it_is_one_unhandled_issue(
         assert ids(error) == (failing["trace_id"], failing["span_id"])
 
 
-def test_a_task_group_is_one_issue_with_its_members(ask: Ask) -> None:
+@pytest.mark.parametrize("handler", [in_a_thread_pool, in_a_stream])
+def test_wherever_it_arises_on_trio(handler: Any, ask: Ask) -> None:
+    answers = ask(handler, server="hypercorn-trio")
+
+    assert answers.handled() == {"ShopError: where": False}
+    assert answers.error()["transaction"] == "GET /ask/{id}"
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn-trio"])
+def test_a_task_group_is_one_issue_with_its_members(server: ServerName, ask: Ask) -> None:
     async def handler(request: Request, tracer: Tracer) -> None:
         async def work(name: str) -> None:
             with tracer.start_as_current_span(name):
@@ -176,7 +186,7 @@ def test_a_task_group_is_one_issue_with_its_members(ask: Ask) -> None:
             group.start_soon(work, "first")
             group.start_soon(work, "second")
 
-    error = ask(handler).error()
+    error = ask(handler, server=server).error()
 
     values = error["exception"]["values"]
     assert values[-1]["mechanism"]["is_exception_group"] is True
