@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from otel_sentry_asgi._model import Transaction
@@ -174,6 +175,15 @@ def test_a_name_has_the_length_that_relay_takes() -> None:
 @pytest.mark.parametrize(("name", "expected"), [("", "span"), ("\ud800", "?")])
 def test_every_transaction_has_a_name_that_can_be_encoded(name: str, expected: str) -> None:
     assert transaction(span(name))["transaction"] == expected
+
+
+@pytest.mark.parametrize("kind", SpanKind)
+@pytest.mark.parametrize(("given", "expected"), [(None, "span"), (5, "5")])
+def test_otel_takes_anything_for_a_name(kind: SpanKind, given: Any, expected: str) -> None:
+    scope = InstrumentationScope(given, given)
+    root = span(given, kind=kind, scope=scope)
+    made = transaction(root, span(given, span_id=2, parent=1, kind=kind, scope=scope))
+    assert made["transaction"] == expected
 
 
 def test_a_raw_path_does_not_get_into_the_sampling_context() -> None:

@@ -250,7 +250,7 @@ def to_origin(span: ReadableSpan, op: str | None) -> str:
     explicit = attributes.get("sentry.origin")
     if isinstance(explicit, str) and _ORIGIN.fullmatch(explicit):
         return explicit
-    scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
+    scope = str(span.instrumentation_scope.name) if span.instrumentation_scope else ""
     short = scope.removeprefix(_INSTRUMENTATION)
     if short == scope and scope not in _NATIVE:
         return "manual"

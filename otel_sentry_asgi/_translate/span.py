@@ -79,9 +79,9 @@ def to_data(span: ReadableSpan) -> Data:
         data["otel.kind"] = span.kind.name
     scope = span.instrumentation_scope
     if scope is not None and scope.name:
-        data["otel.scope.name"] = to_text(scope.name)
+        data["otel.scope.name"] = to_text(str(scope.name))
         if scope.version:
-            data["otel.scope.version"] = to_text(scope.version)
+            data["otel.scope.version"] = to_text(str(scope.version))
     if span.status.description:
         data["otel.status_description"] = to_text(span.status.description)
     return data
