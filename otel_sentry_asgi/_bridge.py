@@ -207,7 +207,8 @@ def _decide(span: Span, exchange: Exchange) -> Decision:
 def _sampling_context(span: Span, exchange: Exchange) -> Data:
     """What `traces_sampler` is called with, in the form that sentry-sdk gives it."""
     facts = exchange.facts()
-    name, source = to_server_name(span, route=facts.route, websocket=facts.websocket)
+    websocket = facts.websocket and span.kind is SpanKind.SERVER
+    name, source = to_server_name(span, route=facts.route, websocket=websocket)
     context, parent = span.get_span_context(), span.parent
     return {
         "transaction_context": {
@@ -216,7 +217,7 @@ def _sampling_context(span: Span, exchange: Exchange) -> Data:
             "parent_span_id": span_hex(parent.span_id) if parent is not None else None,
             "name": name,
             "source": source,
-            "op": to_op(span.attributes or {}, span.kind, websocket=facts.websocket),
+            "op": to_op(span.attributes or {}, span.kind, websocket=websocket),
         },
         "parent_sampled": bool(parent.trace_flags.sampled) if parent is not None else None,
         "asgi_scope": exchange.asgi_scope,

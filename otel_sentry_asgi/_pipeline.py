@@ -19,7 +19,12 @@ from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._semconv import FULL_URL, first_text
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
-from otel_sentry_asgi._translate.segment import NO_REQUEST, resource_defaults, to_transaction
+from otel_sentry_asgi._translate.segment import (
+    NO_REQUEST,
+    rename,
+    resource_defaults,
+    to_transaction,
+)
 from otel_sentry_asgi._translate.span import is_asgi_event
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
@@ -208,11 +213,10 @@ class Pipeline:
             late=segment.late,
             dropped=segment.dropped,
         )
-        if exchange is not None and not segment.late:
+        if exchange is not None and exchange.is_root(root):
             by_hand = sentry.name_set_by_hand(exchange.current_scope)
             if by_hand is not None:
-                transaction["transaction"] = by_hand
-                transaction["transaction_info"] = {"source": "custom"}
+                rename(transaction, by_hand)
         sentry.fill_defaults(transaction, resource_defaults(root.resource))
         return transaction
 
@@ -222,7 +226,7 @@ class Pipeline:
 
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         sentry.record_lost(reason, "transaction", 1)
-        self._lost_spans(reason, len(segment.children) + 1)
+        self._lost_spans(reason, len(segment.children) + 1 + segment.dropped)
 
 
 def _suppressed() -> otel_context.Context:

@@ -82,6 +82,10 @@ class Exchange:
             return True
         return self.is_request and not self.finished and span.kind is SpanKind.SERVER
 
+    def is_root(self, span: ReadableSpan) -> bool:
+        """Whether *span* is the local root that holds the work."""
+        return self.root is not None and self.root.context == span.context
+
     def has_inner_root(self, span: ReadableSpan) -> bool:
         """Whether *span* is a server span of this request further out than the one that holds its
         work."""

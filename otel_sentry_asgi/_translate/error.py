@@ -30,7 +30,8 @@ def to_exception_values(
     values: list[Data] = []
     _add_chain(values, chain, parent=None, source=None, kind=mechanism)
     for value in values:
-        value["mechanism"].update(handled=handled, synthetic=True)
+        # Not `synthetic`: Sentry would hide the type, which is real.
+        value["mechanism"]["handled"] = handled
     values.reverse()
     return values
 

@@ -187,6 +187,15 @@ def _with_name(sampling_context: dict[str, str], name: str, source: str) -> dict
     return {**sampling_context, "transaction": name}
 
 
+def rename(transaction: Transaction, name: str) -> None:
+    """Give the transaction the name that the application chose, also in its sampling context."""
+    transaction["transaction"] = name = to_text(name, MAX_NAME)
+    transaction["transaction_info"] = {"source": "custom"}
+    context = transaction["contexts"]["trace"].get("dynamic_sampling_context")
+    if context is not None:
+        context["transaction"] = name
+
+
 def resource_defaults(resource: Resource | None) -> dict[str, str]:
     """Release, environment and server name as the resource gives them, valid for Relay."""
     attributes: dict[str, Any] = dict(resource.attributes) if resource else {}
