@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import httpx
 import pytest
 
@@ -62,7 +64,9 @@ def test_litestars_errors_after_the_response_has_started(integrations: str, kent
     (error,) = [item.body for item in kent.errors()]
     (transaction,) = [item.body for item in kent.transactions()]
     types = [value["type"] for value in error["exception"]["values"]]
-    assert types == ["ValueError", "ExceptionGroup"], "Litestar's task group, not its wrapper"
-    assert error["exception"]["values"][0]["value"] == "in the stream"
+    assert types[-1] == "ExceptionGroup", "Litestar's task group, not its wrapper"
+    if sys.version_info >= (3, 11):  # sentry-sdk knows only Python's own groups.
+        assert types[:-1] == ["ValueError"]
+        assert error["exception"]["values"][0]["value"] == "in the stream"
     assert error["exception"]["values"][-1]["mechanism"]["handled"] is False
     assert ids(error)[0] == ids(transaction)[0]
