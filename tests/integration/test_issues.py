@@ -60,7 +60,8 @@ class Answers:
     def error(self) -> dict[str, Any]:
         assert len(self.errors) == 1, [title(error) for error in self.errors]
         problems = relay_check(self.errors[0])
-        assert [problem for problem in problems if problem.kind != "remark"] == []
+        # Trimmed is `sys.argv`, which sentry-sdk adds, when the tests are given many arguments.
+        assert [p for p in problems if p.kind not in ("remark", "trimmed")] == []
         return self.errors[0]
 
     def handled(self) -> dict[str, bool]:
