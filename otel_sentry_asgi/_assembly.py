@@ -30,6 +30,7 @@ from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._translate.span import is_local_root
 
 Lost = Callable[[str, int], None]
 """Called with a discard reason and a number of spans."""
@@ -304,11 +305,6 @@ class Assembler:
         if trace.dropped:
             self._lost("buffer_overflow", trace.dropped)
             trace.dropped = 0
-
-
-def is_local_root(span: ReadableSpan) -> bool:
-    """A span without a parent, or with one in another process."""
-    return span.parent is None or span.parent.is_remote
 
 
 def _split(trace: _Trace, root: _Root) -> tuple[list[_Waiting], list[_Waiting]]:

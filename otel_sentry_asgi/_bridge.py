@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi import sentry
-from otel_sentry_asgi._assembly import MAX_ROOTS, is_local_root
+from otel_sentry_asgi._assembly import MAX_ROOTS
 from otel_sentry_asgi._events import Events
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
@@ -30,6 +30,7 @@ from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.naming import to_op, to_server_name
+from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.sampling import Decision, Decisions, decide
 

@@ -13,7 +13,6 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, Span
 from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi import sentry
-from otel_sentry_asgi._assembly import is_local_root
 from otel_sentry_asgi._errors import (
     application_error,
     current_task,
@@ -29,7 +28,7 @@ from otel_sentry_asgi._scope import Exchange, Held, current_exchange
 from otel_sentry_asgi._settings import IgnoredError, Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.error import MESSAGE, STACKTRACE, TYPE, to_exception_values
-from otel_sentry_asgi._translate.span import seconds
+from otel_sentry_asgi._translate.span import is_local_root, seconds
 from otel_sentry_asgi._translate.text import MAX_TEXT
 
 MAX_HELD = 20
@@ -50,7 +49,7 @@ _INSTRUMENTATIONS = frozenset({"opentelemetry", "fastapi", "starlette"})
 
 
 class Issues:
-    """Decides which exceptions are issues and gives every event its trace and its request."""
+    """Decides which exceptions are issues, and captures them."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_sentry_asgi import sentry
-from otel_sentry_asgi._assembly import Assembler, Segment, is_local_root
+from otel_sentry_asgi._assembly import Assembler, Segment
 from otel_sentry_asgi._dsc import sampling_context
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Transaction
@@ -25,7 +25,7 @@ from otel_sentry_asgi._translate.segment import (
     resource_defaults,
     to_transaction,
 )
-from otel_sentry_asgi._translate.span import is_asgi_event
+from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
 from otel_sentry_asgi.sampling import Decision, Decisions, decide

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanContext, SpanKind
 from otel_sentry_asgi._model import Data, ErrorEvent
 from otel_sentry_asgi._translate.request import route_in, to_request
 from otel_sentry_asgi._translate.segment import RequestFacts
+from otel_sentry_asgi._translate.span import is_local_root
 
 _KEPT = (
     *("type", "method", "scheme", "path", "root_path", "query_string", "headers"),
@@ -92,8 +93,7 @@ class Exchange:
         root = self.root
         if not self.is_request or root is None or span.kind is not SpanKind.SERVER:
             return False
-        is_local_root = span.parent is None or span.parent.is_remote
-        return is_local_root and root.context != span.context
+        return is_local_root(span) and root.context != span.context
 
     def freeze(self) -> None:
         """Keep of the ASGI scope what a late span or error needs, and let the rest of the request

@@ -10,9 +10,9 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from otel_sentry_asgi._active import obtain
-from otel_sentry_asgi._assembly import is_local_root
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi.export import Exporter
 
 _RECORD = "record_exception"

@@ -36,6 +36,11 @@ def seconds(nanoseconds: int | None) -> float:
     return min(max(0.0, (nanoseconds or 0) / 1_000_000_000), _LATEST)
 
 
+def is_local_root(span: ReadableSpan) -> bool:
+    """A span without a parent, or with one in another process."""
+    return span.parent is None or span.parent.is_remote
+
+
 def is_asgi_event(span: ReadableSpan) -> bool:
     """Whether it is one of the `http send` / `http receive` spans of OTel's ASGI middleware."""
     if span.kind is not SpanKind.INTERNAL:
