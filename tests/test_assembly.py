@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otel_sentry_asgi import Settings
 from otel_sentry_asgi._assembly import MAX_SENT, SHORTEST_WAIT, Assembler, Segment
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi.testing import span, span_context
 
 SETTLE, LINGER, MAX_AGE = 1.0, 10.0, 100.0
