@@ -108,6 +108,26 @@ class TestKent:
         ]
         assert kent.items() == [transaction, error, session, report]
 
+    def test_it_adds_up_the_sessions_of_two_minutes(
+        self, kent: Kent, client: sentry_sdk.Client
+    ) -> None:
+        minute = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
+        cases: tuple[tuple[datetime, Literal["exited", "crashed"]], ...] = (
+            (minute, "exited"),
+            (minute + timedelta(seconds=59), "crashed"),
+            (minute + timedelta(seconds=60), "exited"),
+        )
+        for started, how in cases:
+            session = Session(session_mode="request", release="shop@1.0", started=started)
+            session.close(how)
+            client.capture_session(session)
+        client.session_flusher.flush()
+        client.flush()
+
+        kent.wait_for(Kent.sessions)
+        assert len(kent.sessions()[0].body["aggregates"]) == 2
+        assert kent.session_counts() == {"exited": 2, "crashed": 1}
+
     def test_what_a_client_sent_is_found_in_the_raw_text_as_it_was_written(
         self, kent: Kent, client: sentry_sdk.Client
     ) -> None:

@@ -4,6 +4,7 @@ import http.client
 import json
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,15 @@ class Kent:
     def sessions(self) -> list[Item]:
         """Single sessions and aggregates."""
         return self.of_type("session", "sessions")
+
+    def session_counts(self) -> Counter[str]:
+        """How many sessions ended how. sentry-sdk sends one aggregate for each minute in which
+        some began, so a test that a minute's end falls into gets two."""
+        counts: Counter[str] = Counter()
+        for item in self.of_type("sessions"):
+            for aggregate in item.body["aggregates"]:
+                counts.update({how: n for how, n in aggregate.items() if how != "started"})
+        return counts
 
     def client_reports(self) -> list[Item]:
         return self.of_type("client_report")
