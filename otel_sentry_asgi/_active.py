@@ -30,9 +30,9 @@ def obtain(settings: Settings | None = None, exporter: Exporter | None = None) -
     with _lock:
         if _bridge is None:
             if exporter is None:
-                from otel_sentry_exporters.sdk import SdkExporter
+                from otel_sentry_exporters.envelope import EnvelopeExporter
 
-                exporter = SdkExporter()
+                exporter = EnvelopeExporter()
             _bridge = Bridge(settings or Settings(), exporter)
             _bridge.links.add()
         return _bridge

@@ -1,0 +1,262 @@
+"""A transaction as the Sentry client would send it: its scopes, hooks, options and scrubber.
+
+The steps and their order are those of the client's `_prepare_event` (sentry-sdk 2.75.0,
+`client.py`), without its walk over every value. What the bridge builds is JSON already, so only
+what scopes and sentry-sdk's event processors add is converted; everything is, where a hook of the
+application's own may have put anything anywhere. `tests/property/test_equivalence.py` holds the
+result to the client's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from typing import Any, Final
+
+import sentry_sdk
+from sentry_sdk import scope as sdk_scope
+from sentry_sdk import serializer
+from sentry_sdk._types import AnnotatedValue
+from sentry_sdk.client import SDK_INFO
+from sentry_sdk.scrubber import EventScrubber
+from sentry_sdk.utils import capture_internal_exceptions, handle_in_app
+
+Event = dict[str, Any]
+
+_FROM_OPTIONS: Final = ("release", "environment", "server_name", "dist")
+
+# What the bridge and this module write, as JSON; no scope adds to it.
+_OWN: Final = {
+    *(*_FROM_OPTIONS, "type", "event_id", "platform", "transaction", "transaction_info", "sdk"),
+    *("start_timestamp", "timestamp", "spans", "_meta"),
+}
+_PARTS: Final = {
+    "contexts": frozenset({"trace", "otel", "response"}),
+    "request": frozenset({"method", "url", "query_string", "headers", "cookies", "env"}),
+}
+"""The bridge's own members of what others add to."""
+_BAGS: Final = frozenset({"extra", "breadcrumbs"})
+"""What sentry-sdk cuts in depth and breadth."""
+
+_TRUSTED: Final = ("sentry_sdk.", "otel_sentry_asgi.", "otel_sentry_exporters.")
+
+
+def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
+    """*event* as JSON, or None if a hook has dropped it (the client's report then has it).
+
+    To be called with the scopes of its request in force. May change *event*.
+    """
+    options, before = client.options, len(event["spans"])
+    applied = _merged_scope().apply_to_event(event, hint, options)
+    if applied is None:
+        _lose(client, "event_processor", before + 1, transactions=1)
+        return None
+    event = applied
+    gone, dropped = before - len(event.get("spans") or ()), event.pop("_dropped_spans", 0)
+    _lose(client, "event_processor", gone)
+    _lose(client, "buffer_overflow", dropped)
+    _fill(event, client)
+    scrubber = options.get("event_scrubber")
+    meta: Event = {}
+    is_whole = _is_whole(options, scrubber)
+    if scrubber and is_whole:
+        scrubber.scrub_event(event)
+    elif scrubber:
+        _scrubber.scrub(event, scrubber, meta)
+    if gone + dropped > 0:
+        length = {"len": before + dropped}
+        if is_whole:
+            event["spans"] = AnnotatedValue(event.get("spans", []), length)
+        else:
+            meta.setdefault("spans", {})[""] = length
+    if is_whole:
+        event = _serialize(event, options)
+    else:
+        _serialize_foreign(event, options, meta)
+    callback = options.get("before_send_transaction")
+    return event if callback is None else _asked(callback, event, hint, client)
+
+
+def _merged_scope() -> Any:
+    """Global, isolation and current scope, as the client merges them."""
+    merged = sentry_sdk.get_global_scope().fork()
+    merged.update_from_scope(sentry_sdk.get_isolation_scope())
+    merged.update_from_scope(sentry_sdk.get_current_scope())
+    return merged
+
+
+def _fill(event: Event, client: Any) -> None:
+    """What the client knows of every event."""
+    options = client.options
+    for key in _FROM_OPTIONS:
+        if event.get(key) is None and options.get(key) is not None:
+            event[key] = str(options[key]).strip()
+    if event.get("sdk") is None:
+        event["sdk"] = {**SDK_INFO, "integrations": sorted(client.integrations)}
+    if "exception" in event or "threads" in event:  # Nothing else has frames.
+        given = (options.get(name) for name in ("in_app_exclude", "in_app_include", "project_root"))
+        handle_in_app(event, *given)  # type: ignore[arg-type]
+
+
+def _is_whole(options: Mapping[str, Any], scrubber: Any) -> bool:
+    """Whether every value has to be looked at, because somebody may have put anything anywhere."""
+    if options.get("max_value_length") is not None or options.get("custom_repr") is not None:
+        return True
+    if scrubber and (type(scrubber) is not EventScrubber or scrubber.recursive):
+        return True
+    return not all(map(_is_trusted, _hooks()))
+
+
+def _hooks() -> Iterator[Any]:
+    scopes: Iterable[Any] = (
+        sentry_sdk.get_global_scope(),
+        sentry_sdk.get_isolation_scope(),
+        sentry_sdk.get_current_scope(),
+    )
+    yield from chain(sdk_scope.global_event_processors, serializer.global_repr_processors)
+    for scope in scopes:
+        yield from scope._event_processors
+
+
+def _is_trusted(hook: Any) -> bool:
+    """Whether it is sentry-sdk's own or ours: those leave spans and trace alone."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    return str(getattr(hook, "__module__", "")).startswith(_TRUSTED)
+
+
+# -- the scrubber -------------------------------------------------------------------------------
+
+
+class _Scrubber:
+    """The client's own scrubber, looking names up in a set instead of a list, and at a span only if
+    its attributes have a name that has not been looked up before."""
+
+    def __init__(self) -> None:
+        self._denylist: tuple[str, ...] | None = None
+        self._fast: Any = EventScrubber([], send_default_pii=True)
+        self._innocent: set[str] = set()
+
+    def scrub(self, event: Event, scrubber: EventScrubber, meta: Event) -> None:
+        """Do to *event* what *scrubber* does to a transaction; its remarks go to *meta*."""
+        denylist = tuple(scrubber.denylist)
+        if denylist != self._denylist or len(self._innocent) > _MAX_NAMES:
+            self._denylist, self._innocent = denylist, set()
+            self._fast.denylist = frozenset(denylist)
+        fast = self._fast
+        fast.scrub_request(event)
+        fast.scrub_extra(event)
+        fast.scrub_user(event)
+        fast.scrub_breadcrumbs(event)
+        request = event.get("request") or {}
+        for part in ("headers", "cookies"):
+            _resolve(request.get(part), meta, "request", part)
+        for index, span in enumerate(event.get("spans") or ()):
+            attributes = span.get("data") or {}
+            if not attributes.keys() <= self._innocent:
+                fast.scrub_dict(attributes)
+                _resolve(attributes, meta, "spans", str(index), "data")
+                self._innocent.update(
+                    name for name in attributes if name.lower() not in fast.denylist
+                )
+
+
+_MAX_NAMES: Final = 10_000
+_scrubber = _Scrubber()
+
+
+def _resolve(values: Any, meta: Event, *path: str) -> None:
+    """Put values in the place of annotated ones, and their remarks into *meta*."""
+    if not isinstance(values, dict):
+        return
+    for key, value in values.items():
+        if isinstance(value, AnnotatedValue):
+            values[key] = value.value
+            node = meta
+            for segment in (*path, key):
+                node = node.setdefault(segment, {})
+            node[""] = dict(value.metadata)
+
+
+# -- to JSON ------------------------------------------------------------------------------------
+
+
+def _serialize(event: Event, options: Mapping[str, Any]) -> Event:
+    """As the client does it: everything that JSON has no form for as text, bags cut."""
+    serialized: Event = serializer.serialize(
+        event,
+        max_request_body_size=options.get("max_request_body_size"),
+        max_value_length=options.get("max_value_length"),
+        custom_repr=options.get("custom_repr"),
+    )
+    return serialized
+
+
+def _serialize_foreign(event: Event, options: Mapping[str, Any], meta: Event) -> None:
+    """Convert what the bridge has not built. Of a part in *event* the own rest stays as it is."""
+    foreign = {
+        key: value
+        for key, value in event.items()
+        if key not in _OWN and key not in _PARTS and (key in _BAGS or not _is_plain(value))
+    }
+    for key, own in _PARTS.items():
+        part = event.get(key)
+        if isinstance(part, dict):
+            rest = {name: part[name] for name in part if name not in own}
+            if rest and ("data" in rest or not _is_plain(rest)):
+                foreign[key] = rest
+        elif part is not None:
+            foreign[key] = part
+    if foreign:
+        serialized = _serialize(foreign, options)
+        _merge(meta, serialized.pop("_meta", {}))
+        for key, value in serialized.items():
+            event[key] = {**event[key], **value} if key in _PARTS else value
+    if meta:
+        _merge(event.setdefault("_meta", {}), meta)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is JSON, of Python's own types and without sentry-sdk having to cut it."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
+    return kind is list and all(map(_is_plain, value))
+
+
+def _merge(meta: Event, more: Event) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(meta.get(key), dict):
+            _merge(meta[key], value)
+        else:
+            meta[key] = value
+
+
+# -- hooks --------------------------------------------------------------------------------------
+
+
+def _asked(callback: Any, event: Event, hint: dict[str, Any], client: Any) -> Event | None:
+    """What the application's `before_send_transaction` makes of it."""
+    before = len(event.get("spans") or ())
+    reason = "callback_error"
+    answer: Event | None = None
+    with capture_internal_exceptions():
+        answer = callback(event, hint)
+        reason = "before_send"
+    if answer is None:
+        _lose(client, reason, before + 1, transactions=1)
+    else:
+        _lose(client, reason, before - len(answer.get("spans") or ()))
+    return answer
+
+
+def _lose(client: Any, reason: str, spans: int, *, transactions: int = 0) -> None:
+    for category, quantity in (("transaction", transactions), ("span", spans)):
+        if quantity > 0 and client.transport is not None:
+            client.transport.record_lost_event(reason, data_category=category, quantity=quantity)
