@@ -27,10 +27,10 @@ from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._pipeline import Pipeline
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
+from otel_sentry_asgi._sessions import Sessions
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.naming import to_op, to_server_name
-from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.sampling import Decision, Decisions, decide
 
@@ -54,6 +54,7 @@ class Bridge:
         self._units: OrderedDict[tuple[int, int], Exchange] = OrderedDict()
         """What `_begin_unit` made, by the ids of its root."""
         self._ledger = Ledger(clock)
+        self.sessions = Sessions(clock, sentry.send_sessions)
         self.issues = Issues(settings, self.stats, self._ledger, clock)
         self.events = Events(settings, self.stats, self._ledger, self._decisions, self.issues)
         self.pipeline = Pipeline(
@@ -62,17 +63,19 @@ class Bridge:
             self.stats,
             self._decisions,
             tell=self.issues.told,
-            tidy=self._ledger.expire,
+            tidy=self._tidy,
             clock=clock,
         )
         self.links = sentry.Links(self.events.process, current_ids)
-        self._ledger.on_kept = self.pipeline.wake
+        self._ledger.on_kept = self.sessions.on_first = self.pipeline.wake
         self._warned = False
         self._at_exit = False
 
     def is_ready(self) -> bool:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
         if sentry.is_ready():
+            if not self._at_exit:
+                self._flush_at_exit()
             return True
         if not self._warned:
             self._warned = True
@@ -96,28 +99,29 @@ class Bridge:
             decision = _decide(span, exchange)
             self._decisions.add(context.trace_id, decision)
         if decision.sampled:
-            self._flush_at_exit()
             self.pipeline.started(context, exchange)
 
     def ended(self, span: ReadableSpan) -> None:
         """A span has ended: hand it to the worker."""
-        context = span.context
+        parent = span.parent
+        is_root = parent is None or parent.is_remote
         exchange = current_exchange.get()
-        is_root = is_local_root(span)
-        if context.trace_flags.sampled:
-            decision = self._decisions.get(context.trace_id)
-            if decision is None or decision.sampled:
-                self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
-            else:
-                counted = decision.sample_rate is not None
-                self.pipeline.unsampled(span, exchange, counted=counted)
+        decision = self._decisions.get(span.context.trace_id)
+        if decision is None or decision.sampled:
+            self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
+        else:
+            self.pipeline.unsampled(span, exchange, decision)
         if exchange is not None:
             exchange.trail.append(span)
-        if is_root:
-            unit = self._units.pop((context.trace_id, context.span_id), None)
-            if unit is not None and unit.previous is not None:
-                self.issues.finished(unit)
-                self.leave(unit, unit.previous)
+        if is_root and self._units:
+            self._unit_ended(span)
+
+    def _unit_ended(self, root: ReadableSpan) -> None:
+        """A local root has ended that may be a unit of work outside of requests."""
+        unit = self._units.pop((root.context.trace_id, root.context.span_id), None)
+        if unit is not None and unit.previous is not None:
+            self.issues.finished(unit)
+            self.leave(unit, unit.previous)
 
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""
@@ -125,6 +129,11 @@ class Bridge:
         sentry.restore_isolation(previous.fork, previous.isolation_scope)
         if current_exchange.get() is exchange:
             current_exchange.set(previous.exchange)
+
+    def _tidy(self, now: float, flush: bool) -> float | None:
+        """What is to be done from time to time; when it is due again."""
+        times = (self._ledger.expire(now), self.sessions.flush(None if flush else now))
+        return min((at for at in times if at is not None), default=None)
 
     def close(self) -> bool:
         """Send everything that has ended, within the client's own `shutdown_timeout`."""
@@ -145,6 +154,7 @@ class Bridge:
         self.stats.clear()
         self._decisions.clear()
         self._units.clear()
+        self.sessions.clear()
         self.pipeline.reset()
         self._ledger.clear()
 
@@ -164,9 +174,8 @@ class Bridge:
 
     def _flush_at_exit(self) -> None:
         """Registered late, so that it runs before the exit handler of a client made before."""
-        if not self._at_exit:
-            self._at_exit = True
-            atexit.register(self._exit)
+        self._at_exit = True
+        atexit.register(self._exit)
 
     def _exit(self) -> None:
         with contained("exit"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from opentelemetry import context as otel_context
@@ -25,7 +26,7 @@ from otel_sentry_asgi._translate.segment import (
     resource_defaults,
     to_transaction,
 )
-from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
+from otel_sentry_asgi._translate.span import is_asgi_event
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
 from otel_sentry_asgi.sampling import Decision, Decisions, decide
@@ -34,6 +35,9 @@ Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
 
 SLICE = 0.002
 """Seconds of work after which the worker lets other threads run."""
+
+MAX_UNSAMPLED = 1_000
+"""Spans of traces that are not sent, after which the worker is woken to count them."""
 
 _STARTED = 0
 _ENDED = 1
@@ -50,11 +54,12 @@ class Pipeline:
         stats: Stats,
         decisions: Decisions,
         tell: Tell,
-        tidy: Callable[[float], float | None],
+        tidy: Callable[[float, bool], float | None],
         clock: Callable[[], float],
     ) -> None:
         """*tell* is called for each ended span with events, its exchange, and the spans that came
-        with it; *tidy* in each turn with the time, and says when it wants to be called next."""
+        with it; *tidy* in each turn with the time and whether to flush, and says when to call it
+        next."""
         self._settings = settings
         self._exporter = exporter
         self._stats = stats
@@ -64,6 +69,8 @@ class Pipeline:
         self._clock = clock
         self._closing = False
         self._assembler = Assembler(settings, self._lost_spans)
+        self._unsampled: deque[bool] = deque()
+        """For each span of a trace that is not sent, whether it is a local root."""
         self._worker = Worker(self._turn, max_queue=settings.max_queue)
 
     def started(self, context: SpanContext, exchange: Exchange) -> None:
@@ -79,16 +86,23 @@ class Pipeline:
         """See to it that the worker has a turn."""
         self._worker.wake()
 
-    def unsampled(self, span: ReadableSpan, exchange: Exchange | None, *, counted: bool) -> None:
-        """An ended span of a trace that is not sent may have exceptions; with *counted* it is
-        counted as lost."""
-        if any(event.name == "exception" for event in span.events):
+    def unsampled(self, span: ReadableSpan, exchange: Exchange | None, decision: Decision) -> None:
+        """An ended span of a trace that is not sent: it may have exceptions, and is counted unless
+        tracing is off."""
+        if span.events and any(event.name == "exception" for event in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
-        is_root = is_local_root(span)
-        if counted and not self._is_left_out(span):
-            if is_root:
-                sentry.record_lost("sample_rate", "transaction", 1)
-            self._lost_spans("sample_rate", 1)
+        if decision.sample_rate is not None and not self._is_left_out(span):
+            self._unsampled.append(span.parent is None or span.parent.is_remote)
+            if len(self._unsampled) >= MAX_UNSAMPLED:
+                self._worker.wake()
+
+    def _count_unsampled(self) -> None:
+        """Report what `unsampled` has noted."""
+        count = len(self._unsampled)
+        roots = sum(self._unsampled.popleft() for _ in range(count))
+        if count:
+            sentry.record_lost("sample_rate", "transaction", roots)
+            self._lost_spans("sample_rate", count)
 
     def force_flush(self, timeout: float) -> bool:
         """Send every segment whose root has ended; False if that took longer than *timeout*
@@ -110,6 +124,7 @@ class Pipeline:
     def reset(self) -> None:
         """After a fork: what was buffered is the parent's to send."""
         self._assembler = Assembler(self._settings, self._lost_spans)
+        self._unsampled.clear()
         self._worker.reset()
 
     def _flush_exporter(self, until: float) -> bool:
@@ -121,6 +136,7 @@ class Pipeline:
         token = otel_context.attach(_suppressed())
         try:
             now = self._clock()
+            self._count_unsampled()
             for item in items:
                 self._take(item, now)
             segments = (
@@ -137,7 +153,7 @@ class Pipeline:
                 if time.monotonic() > slice_ends:
                     time.sleep(0)  # The event loop's turn.
                     slice_ends = time.monotonic() + SLICE
-            times = (self._assembler.next_due(), self._tidy(now))
+            times = (self._assembler.next_due(), self._tidy(now, flush))
             return min((at for at in times if at is not None), default=None)
         finally:
             otel_context.detach(token)
@@ -150,7 +166,7 @@ class Pipeline:
                 self._assembler.started(subject, exchange, now)
             elif kind == _UNSAMPLED:
                 self._tell(subject, exchange, [subject])
-            elif not self._is_left_out(subject):
+            elif subject.context.trace_flags.sampled and not self._is_left_out(subject):
                 self._assembler.ended(subject, exchange, now)
             return
         if kind == _ENDED:

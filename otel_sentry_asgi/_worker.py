@@ -36,6 +36,7 @@ class Worker:
     def __init__(self, turn: Turn, *, max_queue: int) -> None:
         self._turn = turn
         self._max_queue = max_queue
+        self._half_full = max_queue // 2
         self._thread: threading.Thread | None = None
         self._in_turn: int | None = None
         self._idle = True
@@ -44,13 +45,15 @@ class Worker:
     def put(self, item: Item, *, wake: bool) -> bool:
         """Queue an item, False if there is no room; with *wake*, or when the queue is half full,
         see to it that the thread looks."""
-        waiting = len(self._queue)
-        is_full = waiting >= self._max_queue
-        if not is_full:
-            self._queue.append(item)
-        if wake or waiting * 2 >= self._max_queue:
+        queue = self._queue
+        waiting = len(queue)
+        if waiting >= self._max_queue:
             self.wake()
-        return not is_full
+            return False
+        queue.append(item)
+        if wake or waiting >= self._half_full:
+            self.wake()
+        return True
 
     def wake(self) -> None:
         """Let the thread look at the queue, if it is not going to by itself."""

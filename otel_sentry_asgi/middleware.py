@@ -35,6 +35,9 @@ MARK = "otel_sentry_asgi"
 _MECHANISMS = {"http": "auto.http.otel.asgi", "websocket": "auto.websocket.otel.asgi"}
 
 
+_GUARD = contained("request")
+
+
 class SentryMiddleware:
     """Gives each request a Sentry scope, a session and its error events.
 
@@ -75,8 +78,8 @@ class _Request:
         "_exchange",
         "_previous",
         "_scope",
+        "_scopes",
         "_send",
-        "_sentry_scopes",
         "_token",
         "send",
     )
@@ -87,12 +90,12 @@ class _Request:
         self._send = send
         self._exchange: Exchange | None = None
         self._previous: Previous | None = None
-        self._sentry_scopes: Any = None
+        self._scopes: sentry.RequestScopes | None = None
         self._token: Token[Exchange | None] | None = None
         self.send: Send = send
 
     def __enter__(self) -> _Request:
-        with contained("request"):
+        with _GUARD:
             if self._bridge.is_ready():
                 self._begin()
         return self
@@ -107,18 +110,18 @@ class _Request:
         if exchange is None:
             return
         if error is not None:
-            with contained("request"):
+            with _GUARD:
                 self._locate(exchange)
                 mechanism = _MECHANISMS[self._scope["type"]]
                 self._bridge.issues.crashed(error, exchange, mechanism)
-        with contained("request"):
+        with _GUARD:
             self._bridge.issues.finished(exchange)
         exchange.finished = True
-        with contained("request"):
+        self.send = self._send  # Instead of a reference to itself.
+        with _GUARD:
             self._scope.pop(MARK, None)
             exchange.freeze()
-        self.send = self._send  # Instead of a reference to itself.
-        with contained("request"):
+        with _GUARD:
             self._leave(exchange)
 
     def _leave(self, exchange: Exchange) -> None:
@@ -126,7 +129,10 @@ class _Request:
         if self._token is not None and current_exchange.get() is exchange:
             with suppress(ValueError):
                 current_exchange.reset(self._token)
-        self._sentry_scopes.__exit__(None, None, None)
+        if self._scopes is not None:
+            session = self._scopes.end()
+            if session is not None:
+                self._bridge.sessions.add(session.key, session.how)
         if self._previous is not None:
             self._bridge.leave(exchange, self._previous)
 
@@ -137,9 +143,8 @@ class _Request:
         if current.is_valid:
             exchange.current = current
         finish = partial(self._bridge.events.finish, weakref.ref(exchange))
-        scopes = sentry.request_scope(finish)
-        exchange.sentry_scope, exchange.current_scope = scopes.__enter__()
-        self._sentry_scopes = scopes
+        self._scopes = scopes = sentry.RequestScopes(finish)
+        exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
         self._exchange = exchange
         self._token = current_exchange.set(exchange)
         self._scope[MARK] = True
@@ -155,13 +160,12 @@ class _Request:
         self._previous, unit.previous = unit.previous, None
         return unit
 
-    async def _noting_send(self, message: Message) -> None:
-        __traceback_hide__ = True
+    def _noting_send(self, message: Message) -> Awaitable[None]:
         exchange = self._exchange
         if exchange is not None:
-            with contained("response"):
+            with _GUARD:
                 self._note(message, exchange)
-        await self._send(message)
+        return self._send(message)
 
     def _note(self, message: Message, exchange: Exchange) -> None:
         if message["type"] == "http.response.start":

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from otel_sentry_asgi._active import obtain
-from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._guard import contained, is_contained
 from otel_sentry_asgi._settings import Settings
-from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi.export import Exporter
-
-_RECORD = "record_exception"
-
-# Guards hold no state, so those on the path of every span are made once.
-_ON_START = contained("on_start")
-_ON_END = contained("on_end")
 
 
 class _Recorder(partial[None]):
-    """Tells our attribute on a span from somebody else's."""
+    """Tells our attribute on a span from somebody else's, where that stood before ours."""
 
 
 class SentrySpanProcessor(SpanProcessor):
@@ -42,34 +36,46 @@ class SentrySpanProcessor(SpanProcessor):
         self._bridge = obtain(settings, exporter)
         self._detached = False
         self._shadowed = False
+        self._recorder = self._record
+        """The bound method, made once: what every span gets is bound to it."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """For a local root: scope and sampling decision. For any span: hear of its exceptions."""
         if self._detached:
             return
-        with _ON_START:
-            recorder = span.__dict__.get(_RECORD)
-            # There is one of ours when another of our processors has seen the span before.
-            self._shadowed = type(recorder) is _Recorder
+        try:
+            before = span.record_exception
+            self._shadowed = _is_ours(before)
             if self._shadowed:
                 return
-            span.__dict__[_RECORD] = _Recorder(self._record, span, recorder)
-            if is_local_root(span):
+            # Set as an attribute: a look into `__dict__` makes the interpreter build that
+            # dictionary, and every access to the span slower from then on (CPython 3.11).
+            if getattr(before, "__func__", None) is type(span).record_exception:
+                span.record_exception = MethodType(self._recorder, span)  # type: ignore[method-assign]
+            else:
+                span.record_exception = _Recorder(self._record_too, before, span)  # type: ignore[method-assign]
+            parent = span.parent
+            if parent is None or parent.is_remote:
                 self._bridge.started(span)
+        except BaseException as error:
+            if not is_contained("on_start", error):
+                raise
 
     def _on_ending(self, span: Span) -> None:
         """The attribute refers to its span: taken away so that the span goes without the
         collector."""
-        recorder = span.__dict__.get(_RECORD)
-        if type(recorder) is _Recorder and not self._shadowed:
-            del span.__dict__[_RECORD]
+        if not self._shadowed and _is_ours(span.record_exception):
+            del span.record_exception
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span to the worker."""
         if self._detached or self._shadowed:
             return
-        with _ON_END:
+        try:
             self._bridge.ended(span)
+        except BaseException as error:
+            if not is_contained("on_end", error):
+                raise
 
     def shutdown(self) -> None:
         """Send what has ended, within the client's `shutdown_timeout`. The Sentry client stays
@@ -91,18 +97,29 @@ class SentrySpanProcessor(SpanProcessor):
         """From now on do nothing, for providers that do not let a processor go."""
         self._detached = True
 
-    def _record(
-        self, span: Span, before: Any, exception: BaseException, *args: Any, **kwargs: Any
+    def _record(self, span: Span, exception: BaseException, *args: Any, **kwargs: Any) -> None:
+        """In place of the span's own `record_exception`: that, and the live exception for
+        Sentry."""
+        type(span).record_exception(span, exception, *args, **kwargs)
+        self._hear(span, exception)
+
+    def _record_too(
+        self, before: Any, span: Span, exception: BaseException, *args: Any, **kwargs: Any
     ) -> None:
-        """In place of the span's own `record_exception`, or of what stood *before* it: that, and
-        the live exception for Sentry."""
-        if before is None:
-            type(span).record_exception(span, exception, *args, **kwargs)
-        else:
-            before(exception, *args, **kwargs)
+        """In place of what another library has put there."""
+        before(exception, *args, **kwargs)
+        self._hear(span, exception)
+
+    def _hear(self, span: Span, exception: BaseException) -> None:
         if self._detached:
             return
         with contained("record_exception"):
-            caller = str(sys._getframe(1).f_globals.get("__name__"))
+            caller = str(sys._getframe(2).f_globals.get("__name__"))
             on_purpose = not caller.startswith("opentelemetry.")
             self._bridge.issues.recorded(span, exception, on_purpose=on_purpose)
+
+
+def _is_ours(recorder: Any) -> bool:
+    if type(recorder) is MethodType:
+        return type(recorder.__func__) is MethodType
+    return type(recorder) is _Recorder

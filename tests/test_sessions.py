@@ -1,0 +1,157 @@
+"""Sessions are counted as sentry-sdk counts them."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+import sentry_sdk
+from hypothesis import given
+from hypothesis import strategies as st
+from sentry_sdk.session import Session
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._sessions import EVERY, Key, Sessions
+from otel_sentry_asgi.testing import HandClock
+
+KEY: Key = ("shop@1.0", "production", 29_000_000)
+
+Status = Literal["ok", "crashed", "abnormal"]
+
+
+@pytest.fixture
+def sent() -> list[dict[Key, Any]]:
+    return []
+
+
+@pytest.fixture
+def sessions(sent: list[dict[Key, Any]]) -> Sessions:
+    return Sessions(HandClock(), sent.append)
+
+
+class Envelopes:
+    """A client whose envelopes are kept."""
+
+    def __init__(self, **options: Any) -> None:
+        self.payloads: list[Any] = []
+        self.client = sentry_sdk.Client(
+            dsn="https://public@sentry.example/1",
+            transport=_Keeping(self.payloads),
+            default_integrations=False,
+            **options,
+        )
+
+
+class _Keeping(sentry_sdk.Transport):
+    def __init__(self, payloads: list[Any]) -> None:
+        super().__init__()
+        self._payloads = payloads
+
+    def capture_envelope(self, envelope: Any) -> None:
+        self._payloads.extend(item.payload.json for item in envelope.items)
+
+
+@pytest.fixture
+def envelopes() -> Iterator[Envelopes]:
+    kept = Envelopes(release="shop@1.0")
+    with sentry_sdk.new_scope() as scope:
+        scope.set_client(kept.client)
+        yield kept
+
+
+def test_nothing_is_sent_before_it_is_due(sessions: Sessions, sent: list[dict[Key, Any]]) -> None:
+    assert sessions.flush(0.0) is None
+    sessions.add(KEY, "exited")
+    assert sessions.flush(EVERY - 1) == EVERY
+    assert sent == []
+    assert sessions.flush(EVERY) is None
+    assert sent == [{KEY: {"exited": 1}}]
+
+
+def test_a_flush_sends_everything_once(sessions: Sessions, sent: list[dict[Key, Any]]) -> None:
+    sessions.add(KEY, "exited")
+    sessions.add(KEY, "crashed")
+    sessions.add(KEY, "exited")
+    sessions.flush()
+    sessions.flush()
+    assert sent == [{KEY: {"exited": 2, "crashed": 1}}]
+
+
+def test_somebody_is_told_once_that_something_waits(sessions: Sessions) -> None:
+    told: list[None] = []
+    sessions.on_first = lambda: told.append(None)
+    sessions.add(KEY, "exited")
+    sessions.add(KEY, "exited")
+    assert len(told) == 1
+    sessions.flush()
+    sessions.add(KEY, "exited")
+    assert len(told) == 2
+
+
+def test_a_forked_child_counts_its_own(sessions: Sessions, sent: list[dict[Key, Any]]) -> None:
+    sessions.add(KEY, "exited")
+    sessions.clear()
+    assert sessions.flush() is None
+    assert sent == []
+
+
+@given(
+    outcomes=st.lists(
+        st.tuples(st.sampled_from(["ok", "crashed", "abnormal"]), st.integers(0, 2)), max_size=20
+    ),
+    environment=st.sampled_from(["production", "staging"]),
+)
+def test_the_counts_are_those_of_sentry_sdk(
+    outcomes: list[tuple[Status, int]], environment: str
+) -> None:
+    theirs, ours = Envelopes(), Envelopes()
+    sessions = Sessions(HandClock(), sentry.send_sessions)
+    for status, errors in outcomes:
+        session = sentry.RequestSession("shop@1.0", environment)
+        session.update(status=status, errors=errors)
+        sessions.add(session.key, session.how)
+        other = Session(release="shop@1.0", environment=environment, session_mode="request")
+        other.update(status=status, errors=errors)
+        other.close()
+        theirs.client.capture_session(other)
+
+    theirs.client.session_flusher.flush()
+    with sentry_sdk.new_scope() as scope:
+        scope.set_client(ours.client)
+        sessions.flush()
+
+    assert _by_attributes(ours.payloads) == _by_attributes(theirs.payloads)
+
+
+def _by_attributes(payloads: list[Any]) -> dict[Any, Any]:
+    """Counts without the minute, of which a test may see two."""
+    found: dict[Any, dict[str, int]] = {}
+    for payload in payloads:
+        counts = found.setdefault(tuple(sorted(payload["attrs"].items())), {})
+        for aggregate in payload["aggregates"]:
+            assert aggregate["started"].endswith(":00.000000Z")
+            for how in aggregate.keys() - {"started"}:
+                counts[how] = counts.get(how, 0) + aggregate[how]
+    return found
+
+
+def test_without_a_release_there_is_none(envelopes: Envelopes) -> None:
+    envelopes.client.options["release"] = None
+    scopes = sentry.RequestScopes(lambda event, _: event)
+    assert scopes.end() is None
+
+
+def test_a_session_that_the_application_has_ended_is_not_counted_again(
+    envelopes: Envelopes,
+) -> None:
+    scopes = sentry.RequestScopes(lambda event, _: event)
+    scopes.isolation.end_session()
+    assert scopes.end() is None
+
+
+def test_an_error_event_marks_the_session(envelopes: Envelopes) -> None:
+    scopes = sentry.RequestScopes(lambda event, _: event)
+    sentry_sdk.capture_exception(ValueError())
+    session = scopes.end()
+    assert session is not None
+    assert session.how == "errored"
+    assert session.key[:2] == ("shop@1.0", "production")
