@@ -26,7 +26,7 @@ Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 
 STATEMENT = "SELECT id, name, price FROM items WHERE order_id = $1 AND state = 'open'"
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, str | int] = {
     "db.system": "postgresql",
     "db.name": "shop",
     "db.user": "shop",

@@ -1,0 +1,40 @@
+"""One stack behind uvicorn: `python -m benchmarks.service STACK SPANS PORT`; prints its own port."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+
+import uvicorn
+
+from benchmarks.stacks import STACKS
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    name, spans, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    stack = STACKS[name](spans, port)
+    config = uvicorn.Config(
+        stack.app,  # type: ignore[arg-type]
+        host="127.0.0.1",
+        port=0,
+        lifespan="off",
+        access_log=False,
+        log_level="critical",
+    )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        while not server.started:
+            threading.Event().wait(0.01)
+        print(server.servers[0].sockets[0].getsockname()[1], flush=True)
+        sys.stdin.read()
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    asyncio.run(server.serve())
+
+
+if __name__ == "__main__":
+    main()
