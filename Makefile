@@ -1,4 +1,4 @@
-# make demo | test | check | oldest | bugsink | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
+# make demo | test | check | bench | oldest | bugsink | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
 # Another Python beside it: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 bin := $(VENV)/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check oldest bugsink clean
+.PHONY: demo test check bench bench-check oldest bugsink clean
 
 # Read from the environment or the command line by the demo: KEEP, DSN, SPOTLIGHT.
 demo: $(VENV)/.demo
@@ -22,6 +22,14 @@ check: $(VENV)/.dev
 	$(bin)/ruff check
 	$(bin)/mypy
 
+# All stacks in one run, written to docs/benchmarks.md: about half an hour.
+bench: $(VENV)-bench/.ready
+	$(VENV)-bench/bin/python -m benchmarks
+
+# A minute: fails if a request has become dearer beside sentry-sdk's own middleware.
+bench-check: $(VENV)-bench/.ready
+	$(VENV)-bench/bin/python -m benchmarks check
+
 # With the oldest dependencies that pyproject.toml admits, in an environment of its own.
 oldest: $(VENV)-oldest/.ready
 	$(VENV)-oldest/bin/python -m pytest -q tests/oldest
@@ -31,7 +39,7 @@ bugsink: $(VENV)-bugsink/.ready
 	$(VENV)-bugsink/bin/python -m pytest -q tests/bugsink
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-bugsink build dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-oldest $(VENV)-bugsink build dist
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, not " + sys.version if sys.version_info < (3, 10) else 0)'
@@ -45,6 +53,13 @@ $(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(pip_install) -e ".[demo,dev]"
 	touch $@ $(VENV)/.demo
+
+$(VENV)-bench/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e ".[fast]" \
+		opentelemetry-exporter-otlp-proto-http typing-extensions uvicorn
+	touch $@
 
 $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest

@@ -1,7 +1,7 @@
 """What a client of the service sees: latency at a steady rate, and requests a second at most.
 
-The load is open-loop: a request has its time, whether or not those before it have been answered, and
-its latency counts from then (no coordinated omission).
+The load is open-loop: a request has its time, whether or not those before it have been answered,
+and its latency counts from then (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -64,11 +64,12 @@ async def _steady(client: _Client, seconds: float) -> list[float]:
         latencies.append(time.perf_counter() - due)
 
     begin = time.perf_counter()
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(int(seconds * RATE)):
-            due = begin + number / RATE
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.create_task(one(due))
+    tasks = []
+    for number in range(int(seconds * RATE)):
+        due = begin + number / RATE
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(due)))
+    await asyncio.gather(*tasks)
     return sorted(latencies)
 
 
@@ -97,7 +98,9 @@ async def _load(port: int, seconds: float) -> Latency:
     return Latency(latencies[at // 2] * 1e3, latencies[at * 99 // 100] * 1e3, throughput)
 
 
-def measure(stacks: list[str], spans: int, *, rounds: int, seconds: float) -> dict[str, list[Latency]]:
+def measure(
+    stacks: list[str], spans: int, *, rounds: int, seconds: float
+) -> dict[str, list[Latency]]:
     """Each stack in a service of its own, in turns: one at a time has the machine to itself."""
     values: dict[str, list[Latency]] = {name: [] for name in stacks}
     with Process("benchmarks.sink") as sink:

@@ -14,6 +14,7 @@ class Process:
     """`python -m MODULE ARGUMENTS`, ended when the block is left."""
 
     def __init__(self, module: str, *arguments: str, **environ: str) -> None:
+        self._module = module
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
@@ -52,6 +53,6 @@ class Process:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            msg = f"{self._process.args} ended with {self._process.wait()}"
+            msg = f"{self._module} ended with {self._process.wait()}"
             raise RuntimeError(msg)
         return line.strip()

@@ -1,4 +1,4 @@
-"""One stack behind uvicorn: `python -m benchmarks.service STACK SPANS PORT`; prints its own port."""
+"""One stack behind uvicorn: `python -m benchmarks.service STACK SPANS PORT` prints its port."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main() -> None:
     name, spans, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     stack = STACKS[name](spans, port)
     config = uvicorn.Config(
-        stack.app,  # type: ignore[arg-type]
+        stack.app,
         host="127.0.0.1",
         port=0,
         lifespan="off",
