@@ -8,11 +8,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from otel_sentry_asgi._model import Transaction
+from otel_sentry_asgi._translate.resource import resource_defaults
 from otel_sentry_asgi._translate.segment import (
     MAX_NAME,
     PARENT_ALREADY_SENT,
     RequestFacts,
-    resource_defaults,
     to_transaction,
     transaction_name,
 )
@@ -65,10 +65,12 @@ def test_a_whole_transaction() -> None:
                 "status": "ok",
                 "origin": "auto.http.otel.asgi",
                 "data": {
-                    **HTTP,
-                    "http.status_code": 200,
-                    "http.response_content_length": 12,
-                    "otel.kind": "SERVER",
+                    "http.request.method": "GET",
+                    "url.path": "/items/5",
+                    "url.scheme": "http",
+                    "http.response.status_code": 200,
+                    "http.response.body.size": 12,
+                    "sentry.kind": "server",
                     "otel.scope.name": "opentelemetry.instrumentation.asgi",
                 },
                 "links": [
@@ -76,7 +78,6 @@ def test_a_whole_transaction() -> None:
                         "trace_id": "0" * 31 + "6",
                         "span_id": "0" * 15 + "7",
                         "sampled": True,
-                        "attributes": {},
                     }
                 ],
                 "dynamic_sampling_context": {**dsc, "transaction": "GET /items/{id}"},

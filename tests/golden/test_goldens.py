@@ -16,10 +16,10 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from otel_sentry_asgi._dsc import ClientFacts, sampling_context
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._translate.resource import resource_defaults
 from otel_sentry_asgi._translate.segment import (
     NO_REQUEST,
     RequestFacts,
-    resource_defaults,
     to_transaction,
 )
 from otel_sentry_asgi.sampling import decide

@@ -52,12 +52,12 @@ _LOOKED_AT = sorted(
     {
         name
         for names in vars(_semconv).values()
-        if isinstance(names, tuple)
-        for name in names
-        if isinstance(name, str)
+        if isinstance(names, (str, tuple, dict))
+        for name in ([names] if isinstance(names, str) else names)
+        if "." in name and " " not in name
     }
     | {"sentry.op", "sentry.name", "sentry.description", "sentry.source", "sentry.origin"}
-    | {"asgi.event.type", "otel.kind", "network.protocol.name"}
+    | {"asgi.event.type", "sentry.tag.a", "sentry.measurement.a", "sentry.measurement.a.unit"}
 )
 KEYS = st.one_of(
     st.sampled_from(_LOOKED_AT),

@@ -9,22 +9,20 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
-from otel_sentry_asgi._translate.naming import (
-    client_url,
-    path_of,
-    template_of,
-    to_description,
-    to_server_name,
-)
+from otel_sentry_asgi._translate.attributes import MAX_ITEMS, to_current, to_json_values
+from otel_sentry_asgi._translate.naming import to_description, to_name
+from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.request import (
     merged_headers,
     parse_cookies,
     route_in,
     to_request,
 )
-from otel_sentry_asgi._translate.segment import RequestFacts, resource_defaults, to_transaction
-from otel_sentry_asgi._translate.span import MAX_ITEMS, to_json_values
+from otel_sentry_asgi._translate.resource import resource_defaults
+from otel_sentry_asgi._translate.routes import template_of
+from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
 from otel_sentry_asgi._translate.text import MAX_TEXT
+from otel_sentry_asgi._translate.urls import client_url, path_of
 from otel_sentry_asgi.testing import span
 from tests.payload import encoded, problems
 from tests.policies import PRIVATE
@@ -39,7 +37,9 @@ from tests.property.strategies import (
     spans,
 )
 
-SIGNS = {"?", "#", "@"}
+
+def current(attributes: dict[str, Any], *, on_server: bool = False) -> dict[str, Any]:
+    return to_current(attributes, [], on_server=on_server)
 
 
 @given(
@@ -91,7 +91,7 @@ def test_names_of_server_spans_have_no_query_or_fragment(
 ) -> None:
     """Of those, that is, that are named by what was requested and not by the application."""
     made = span(name, kind=SpanKind.SERVER, attributes=attributes)
-    named, source = to_server_name(made, route=route, websocket=websocket)
+    named, source = to_name(Reading(made, websocket=websocket), routes=[route])
     if source != "custom":
         assert not {"?", "#"} & set(named)
 
@@ -101,7 +101,7 @@ def test_urls_of_outgoing_requests_have_no_query_fragment_or_credentials(
     attributes: dict[str, str],
 ) -> None:
     made = span("own name", kind=SpanKind.CLIENT, attributes=attributes)
-    for text in (client_url(attributes), to_description(made)):
+    for text in (client_url(current(attributes)), to_description(Reading(made))):
         authority, _, path = (text or "").partition("://")[2].partition("/")
         assert "@" not in authority
         assert not {"?", "#"} & set(authority + path)
@@ -123,7 +123,7 @@ def test_credentials_never_get_into_a_name(user: str, path: str) -> None:
 @given(url=TEXT)
 def test_a_path_has_no_query_or_fragment(url: str) -> None:
     for name in ("url.path", "http.target", "url.full", "http.url"):
-        assert not {"?", "#"} & set(path_of({name: url}) or "")
+        assert not {"?", "#"} & set(path_of(current({name: url})) or "")
 
 
 @given(route=TEXT, path=st.one_of(st.none(), TEXT))
