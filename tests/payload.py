@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from otel_sentry_asgi.testing import EPOCH
-from tests.support.relay import Problem, relay_check
+from tests.support.relay import Problem, relay_check, relay_normalize
 
 _RECEIVED = datetime.fromtimestamp(EPOCH + 10, timezone.utc).isoformat()
 
@@ -25,6 +25,24 @@ def problems(event: Mapping[str, Any]) -> list[Problem]:
         for problem in relay_check(event, received_at=_RECEIVED)
         if not (is_path and (problem.path, problem.kind) == ("transaction", "remark"))
     ]
+
+
+def stored(event: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """The event as Sentry's ingestion leaves it, which gives attributes their current names."""
+    event = json.loads(encoded(event))
+    kept, _ = relay_normalize(
+        event, **{"received_at": _RECEIVED, "normalize_spans": True, **options}
+    )
+    assert kept is not None
+    return kept
+
+
+def names(event: Mapping[str, Any]) -> Any:
+    """Everything by which one searches: the names of transaction, spans and attributes."""
+    spans = [event["contexts"]["trace"], *event["spans"]]
+    keys = ("op", "description", "status", "origin")
+    searched = [({key: span.get(key) for key in keys}, sorted(span["data"])) for span in spans]
+    return event["transaction"], event["transaction_info"], searched
 
 
 def encoded(payload: Any) -> str:

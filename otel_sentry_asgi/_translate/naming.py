@@ -18,7 +18,7 @@ from otel_sentry_asgi._semconv import (
     URL_TEMPLATE,
     text,
 )
-from otel_sentry_asgi._translate.reading import CLIENT, SERVER, Reading
+from otel_sentry_asgi._translate.reading import CLIENT, COMMAND_STORES, SERVER, Reading
 from otel_sentry_asgi._translate.routes import best_template, template_of
 from otel_sentry_asgi._translate.urls import client_url, path_of, split_url, without_query
 
@@ -27,9 +27,7 @@ Name = tuple[str, str]
 
 # The default of OTel's instrumentations; other methods are any text that a client sends.
 _METHODS: Final = frozenset(
-    {
-        *("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"),
-    }
+    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
 )
 _SOURCES: Final = frozenset({"custom", "url", "route", "view", "component", "task"})
 
@@ -99,7 +97,9 @@ def _other_name(reading: Reading) -> Name:
         return _message(reading), "task"
     if reading.subject == "db":
         return text(reading.data, DB_SUMMARY) or reading.name, "task"
-    return reading.name, "route" if reading.subject in ("rpc", "faas") else "custom"
+    if reading.subject == "rpc":
+        return _procedure(reading), "route"
+    return reading.name, "route" if reading.subject == "faas" else "custom"
 
 
 def to_description(reading: Reading) -> str:
@@ -116,7 +116,9 @@ def to_description(reading: Reading) -> str:
             return to_name(reading)[0]
         url = client_url(data) if reading.kind is CLIENT else None
         return _request(reading, url) if url else reading.name
-    return _message(reading) if subject == "messaging" else reading.name
+    if subject == "messaging":
+        return _message(reading)
+    return _procedure(reading) if subject == "rpc" else reading.name
 
 
 def _request(reading: Reading, url: str) -> str:
@@ -130,7 +132,15 @@ def _statement(reading: Reading) -> str:
         operation, collection = text(data, DB_OPERATION), text(data, DB_COLLECTION)
         if operation and collection:
             return f"{operation} {collection}"
-    return text(data, DB_TEXT) or text(data, DB_SUMMARY) or reading.name
+    statement = text(data, DB_TEXT) or text(data, DB_SUMMARY)
+    if statement is None or ("\n" in statement and data.get(DB_SYSTEM) in COMMAND_STORES):
+        return reading.name  # Of a pipeline, the names of its commands.
+    return statement
+
+
+def _procedure(reading: Reading) -> str:
+    """`shop.Shop/Buy`; gRPC's instrumentation puts a slash before it."""
+    return reading.name.removeprefix("/")
 
 
 def _message(reading: Reading) -> str:

@@ -23,7 +23,7 @@ from otel_sentry_asgi._semconv import (
     RPC_SYSTEM,
     text,
 )
-from otel_sentry_asgi._translate.reading import CLIENT, SERVER, Reading
+from otel_sentry_asgi._translate.reading import CLIENT, COMMAND_STORES, SERVER, Reading
 from otel_sentry_asgi._translate.text import to_text
 
 MAX_OP = 128
@@ -48,8 +48,6 @@ _QUEUE_OPS: Final = {
     "ack": "queue.settle",
     "nack": "queue.settle",
 }
-# Sentry takes the descriptions of `db` for SQL, and those of `db.redis` for commands.
-_COMMAND_STORES: Final = frozenset({"redis", "valkey"})
 
 
 def to_op(reading: Reading) -> str | None:
@@ -82,7 +80,7 @@ def _websocket(reading: Reading) -> str:
 
 
 def _db(reading: Reading) -> str:
-    return "db.redis" if reading.data[DB_SYSTEM] in _COMMAND_STORES else "db"
+    return "db.redis" if reading.data[DB_SYSTEM] in COMMAND_STORES else "db"
 
 
 def _cache(reading: Reading) -> str:

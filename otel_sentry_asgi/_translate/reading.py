@@ -50,6 +50,10 @@ _SUBJECTS: Final = {
 }
 
 
+COMMAND_STORES: Final = frozenset({"redis", "valkey"})
+"""Sentry takes the descriptions of `db` for SQL, and those of `db.redis` for commands."""
+
+
 class Reading:
     """A span's name, kind, and attributes: JSON values under current names.
 
