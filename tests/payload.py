@@ -8,10 +8,12 @@ from typing import Any
 from otel_sentry_asgi.testing import EPOCH
 from tests.support.relay import Problem, relay_check, relay_normalize
 
+# What Sentry works out from other attributes.
+_DERIVED = {"gen_ai.operation.type", "gen_ai.response.model", "gen_ai.usage.total_tokens"}
 _RECEIVED = datetime.fromtimestamp(EPOCH + 10, timezone.utc).isoformat()
 
 
-def problems(event: Mapping[str, Any]) -> list[Problem]:
+def problems(event: Mapping[str, Any], **options: Any) -> list[Problem]:
     """What Relay has against an event of the time `EPOCH`.
 
     Left out: the dynamic sampling context, which sentry-sdk moves to the envelope; and that Relay
@@ -22,7 +24,7 @@ def problems(event: Mapping[str, Any]) -> list[Problem]:
     is_path = event.get("transaction_info") == {"source": "url"}
     return [
         problem
-        for problem in relay_check(event, received_at=_RECEIVED)
+        for problem in relay_check(event, received_at=_RECEIVED, **options)
         if not (is_path and (problem.path, problem.kind) == ("transaction", "remark"))
     ]
 
@@ -40,8 +42,11 @@ def stored(event: Mapping[str, Any], **options: Any) -> dict[str, Any]:
 def names(event: Mapping[str, Any]) -> Any:
     """Everything by which one searches: the names of transaction, spans and attributes."""
     spans = [event["contexts"]["trace"], *event["spans"]]
-    keys = ("op", "description", "status", "origin")
-    searched = [({key: span.get(key) for key in keys}, sorted(span["data"])) for span in spans]
+    keys = ("description", "status", "origin")
+    searched = [
+        (span.get("op", "default"), *map(span.get, keys), sorted(set(span["data"]) - _DERIVED))
+        for span in spans
+    ]
     return event["transaction"], event["transaction_info"], searched
 
 

@@ -151,7 +151,8 @@ def to_origin(reading: Reading, scope_name: str, op: str | None) -> str:
     explicit = reading.data.get("sentry.origin")
     if isinstance(explicit, str) and _ORIGIN.fullmatch(explicit):
         return explicit
-    return _origin(scope_name, op) if len(scope_name) <= MAX_OP else "manual"
+    category = "function" if reading.subject == "faas" else op
+    return _origin(scope_name, category) if len(scope_name) <= MAX_OP else "manual"
 
 
 @lru_cache(maxsize=1_024)
