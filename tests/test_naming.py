@@ -139,6 +139,9 @@ OPS: list[tuple[Attributes, SpanKind, str | None]] = [
     ({"graphql.operation.type": "mutation"}, INTERNAL, "graphql.mutation"),
     ({"faas.trigger": "timer"}, INTERNAL, "timer"),
     ({}, INTERNAL, None),
+    ({}, CLIENT, None),
+    ({}, PRODUCER, "queue.publish"),
+    ({}, CONSUMER, "queue.process"),
     ({"http.method": ""}, SERVER, None),
     ({"faas.trigger": 5}, INTERNAL, "function"),
     ({"faas.execution": "1-2"}, SERVER, "function"),
@@ -489,3 +492,39 @@ def test_no_credentials_query_or_fragment_in_names_and_descriptions(
     for text in (to_server_name(made)[0], to_description(made)):
         assert not {"?", "#", "@"} & set(text)
         assert "secret" not in text
+
+
+# -- mechanism ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scope", "attributes", "expected"),
+    [
+        (
+            "opentelemetry.instrumentation.celery",
+            {"celery.task_name": "a"},
+            "auto.queue.otel.celery",
+        ),
+        ("opentelemetry.instrumentation.x", {}, "auto.queue.otel.x"),
+        ("shop", {"celery.task_name": "a"}, "auto.function.otel"),
+        ("shop", {"sentry.origin": "auto.shop"}, "auto.shop"),
+        ("shop", {"sentry.origin": "manual.shop"}, "auto.function.otel"),
+    ],
+)
+def test_the_mechanism_of_an_exception_is_the_origin_of_the_span_that_it_left(
+    scope: str, attributes: Attributes, expected: str
+) -> None:
+    assert op.to_mechanism(span(scope=scope, attributes=attributes, kind=CONSUMER)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("openinference.instrumentation.openai", "auto.gen_ai.otel.openai"),
+        ("elasticsearch-api", "auto.gen_ai.otel.elasticsearch_api"),
+        ("opentelemetry.instrumentation.", "auto.gen_ai.otel._"),
+        ("opentelemetry.instrumentation." + "x" * 200, "manual"),
+    ],
+)
+def test_every_tracer_of_an_instrumentation_is_known_as_one(scope: str, expected: str) -> None:
+    assert to_origin(span(scope=scope), "gen_ai.chat") == expected

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._semconv import (
     CACHE_OPERATION,
@@ -23,7 +22,14 @@ from otel_sentry_asgi._semconv import (
     RPC_SYSTEM,
     text,
 )
-from otel_sentry_asgi._translate.reading import CLIENT, COMMAND_STORES, SERVER, Reading
+from otel_sentry_asgi._translate.reading import (
+    CLIENT,
+    COMMAND_STORES,
+    CONSUMER,
+    PRODUCER,
+    SERVER,
+    Reading,
+)
 from otel_sentry_asgi._translate.text import to_text
 
 MAX_OP = 128
@@ -32,9 +38,6 @@ MAX_OP = 128
 STREAM = "http.server.stream"
 """A response that is an event stream: it lasts as long as somebody listens, so it is kept apart
 from the durations of `http.server`."""
-
-_PRODUCER: Final = SpanKind.PRODUCER
-_CONSUMER: Final = SpanKind.CONSUMER
 
 _QUEUE_OPS: Final = {
     "publish": "queue.publish",
@@ -92,9 +95,9 @@ def _messaging(reading: Reading) -> str:
         op = _QUEUE_OPS.get(str(reading.data.get(name)))
         if op is not None:
             return op
-    if reading.kind is _PRODUCER:
+    if reading.kind is PRODUCER:
         return "queue.publish"
-    return "queue.process" if reading.kind is _CONSUMER else "queue"
+    return "queue.process" if reading.kind is CONSUMER else "queue"
 
 
 def _rpc(reading: Reading) -> str:
@@ -134,6 +137,9 @@ _OPS: Final[dict[str, Callable[[Reading], str]]] = {
     "faas": _faas,
 }
 
+RECORDED = "auto.function.otel"
+"""The mechanism of an exception that a span of the application's own has recorded."""
+
 # -- origin ---------------------------------------------------------------------------------------
 
 _INSTRUMENTATION: Final = "instrumentation."
@@ -153,6 +159,14 @@ def to_origin(reading: Reading, scope_name: str, op: str | None) -> str:
         return explicit
     category = "function" if reading.subject == "faas" else op
     return _origin(scope_name, category) if len(scope_name) <= MAX_OP else "manual"
+
+
+def to_mechanism(span: ReadableSpan) -> str:
+    """The mechanism of an exception that left *span*: the span's origin, if an instrumentation
+    made it."""
+    reading = Reading(span)
+    origin = to_origin(reading, scope_name_of(span), to_op(reading))
+    return origin if origin.startswith("auto.") else RECORDED
 
 
 @lru_cache(maxsize=1_024)

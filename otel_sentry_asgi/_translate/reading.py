@@ -31,6 +31,8 @@ from otel_sentry_asgi._translate.attributes import Own, to_current
 
 SERVER: Final = SpanKind.SERVER
 CLIENT: Final = SpanKind.CLIENT
+PRODUCER: Final = SpanKind.PRODUCER
+CONSUMER: Final = SpanKind.CONSUMER
 
 # What a span is about, the most telling attribute first: AWS's spans of DynamoDB, SQS and Bedrock
 # are RPC as well, and those of Elasticsearch HTTP.
@@ -92,4 +94,6 @@ def _subject_of(data: Data, kind: SpanKind) -> str | None:
         return "http"
     if kind is CLIENT and data.get(URL_SCHEME) in ("ws", "wss"):
         return "websocket"
-    return "faas" if FAAS_TRIGGER in data or FAAS_INVOCATION in data else None
+    if FAAS_TRIGGER in data or FAAS_INVOCATION in data:
+        return "faas"
+    return "messaging" if kind is PRODUCER or kind is CONSUMER else None

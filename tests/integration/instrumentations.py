@@ -279,7 +279,7 @@ def main() -> None:
     for name, run in RUNS.items():
         run()
         names()
-        report[name] = payloads("transaction")
+        report[name] = {kind: payloads(kind) for kind in ("transaction", "event")}
         transport.envelopes.clear()
     sys.stdout.write("\n" + json.dumps(report) + "\n")
 

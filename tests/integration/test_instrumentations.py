@@ -27,12 +27,12 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 GENERATIONS = {"old": "", "stable": "http,database", "both": "http/dup,database/dup"}
 
-Transaction = dict[str, Any]
+Payload = dict[str, Any]
 Row = tuple[str, str, str, str]
 
 
 @cache
-def ran(generation: str) -> Mapping[str, list[Transaction]]:
+def ran(generation: str) -> Mapping[str, Mapping[str, list[Payload]]]:
     """What each instrumentation came to, in a process that writes this generation of names."""
     inherited = {key: os.environ[key] for key in os.environ if not key.startswith("OTEL_")}
     done = subprocess.run(
@@ -45,7 +45,7 @@ def ran(generation: str) -> Mapping[str, list[Transaction]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    report: dict[str, list[Transaction]] = json.loads(done.stdout.splitlines()[-1])
+    report: dict[str, dict[str, list[Payload]]] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
@@ -55,7 +55,7 @@ def row(payload: Mapping[str, Any], shown: str) -> Row:
     return payload["op"], shown, payload["status"], payload["origin"]
 
 
-def rows(transactions: list[Transaction]) -> list[list[Row]]:
+def rows(transactions: list[Payload]) -> list[list[Row]]:
     """A list for each transaction, itself first."""
     return sorted(
         [
@@ -153,15 +153,15 @@ def instrumentation(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=GENERATIONS)
-def transactions(request: pytest.FixtureRequest, instrumentation: str) -> list[Transaction]:
-    return list(ran(request.param)[instrumentation])
+def transactions(request: pytest.FixtureRequest, instrumentation: str) -> list[Payload]:
+    return list(ran(request.param)[instrumentation]["transaction"])
 
 
-def test_what_they_write_reads_well(instrumentation: str, transactions: list[Transaction]) -> None:
+def test_what_they_write_reads_well(instrumentation: str, transactions: list[Payload]) -> None:
     assert rows(transactions) == EXPECTED[instrumentation]
 
 
-def test_sentry_takes_it_as_it_is(transactions: list[Transaction]) -> None:
+def test_sentry_takes_it_as_it_is(transactions: list[Payload]) -> None:
     """No remark, and no name that it would write otherwise."""
     now = datetime.now(timezone.utc).isoformat()
     for one in transactions:
@@ -172,7 +172,7 @@ def test_sentry_takes_it_as_it_is(transactions: list[Transaction]) -> None:
             assert names(stored(one, received_at=now)) == names(one)
 
 
-def test_nothing_private_leaves(transactions: list[Transaction]) -> None:
+def test_nothing_private_leaves(transactions: list[Payload]) -> None:
     assert SECRET not in json.dumps(transactions)
 
 
@@ -182,7 +182,7 @@ def test_every_generation_comes_to_the_same_names(instrumentation: str) -> None:
     said = [
         {
             key
-            for one in ran(generation)[instrumentation]
+            for one in ran(generation)[instrumentation]["transaction"]
             for span in (one["contexts"]["trace"], *one["spans"])
             for key in span["data"]
         }
@@ -191,3 +191,14 @@ def test_every_generation_comes_to_the_same_names(instrumentation: str) -> None:
     old, stable, both = said
     assert both == old | stable
     assert old - stable <= {"url.full", "db.redis.database_index", "net.transport"}
+
+
+@pytest.mark.parametrize(
+    ("instrumentation", "mechanism"), [("celery", "auto.queue.otel.celery"), ("sqlite", None)]
+)
+def test_an_exception_names_the_instrumentation_whose_span_it_left(
+    instrumentation: str, mechanism: str | None
+) -> None:
+    """What the job itself has dealt with is no issue."""
+    values = [one["exception"]["values"][-1] for one in ran("old")[instrumentation]["event"]]
+    assert [value["mechanism"]["type"] for value in values] == [mechanism] * bool(mechanism)
