@@ -50,6 +50,7 @@ _SUBJECTS: Final = {
     GRAPHQL_OPERATION: "graphql",
     GRAPHQL_STEP: "graphql",
 }
+_TELLING: Final = frozenset(_SUBJECTS)
 
 
 COMMAND_STORES: Final = frozenset({"redis", "valkey"})
@@ -86,7 +87,7 @@ def _subject_of(data: Data, kind: SpanKind) -> str | None:
             return "websocket"
         if data.get(HTTP_METHOD):
             return "http"
-    if not _SUBJECTS.keys().isdisjoint(data):
+    if not _TELLING.isdisjoint(data):
         for key, subject in _SUBJECTS.items():
             if data.get(key) not in (None, ""):
                 return subject

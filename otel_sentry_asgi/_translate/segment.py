@@ -96,7 +96,8 @@ def to_transaction(
         transaction["tags"] = tags
     if measurements := to_measurements(reading.own, root.events):
         transaction["measurements"] = measurements
-    if crumbs := [crumb for span in (root, *children) for crumb in crumbs_of(span)]:
+    eventful = [span for span in (root, *children) if span.events]
+    if crumbs := [crumb for span in eventful for crumb in crumbs_of(span)]:
         crumbs.sort(key=itemgetter("timestamp"))
         transaction["breadcrumbs"] = {"values": crumbs[-MAX_CRUMBS:]}
     return transaction
