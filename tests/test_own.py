@@ -118,7 +118,9 @@ def test_a_unit_that_relay_does_not_take_is_none(unit: Any) -> None:
 def test_a_measurement_has_a_name_that_relay_takes() -> None:
     made = to_measurements([("sentry.measurement.Cart Total-Sum", 1)], [])
     assert made == {"cart_total_sum": {"value": 1.0, "unit": "none"}}
-    assert to_measurements([("sentry.measurement.", 1)], []) == {}
+    assert to_measurements([("sentry.measurement._2nd", 1)], []).keys() == {"nd"}
+    for name in ("", "5", "._"):
+        assert to_measurements([(f"sentry.measurement.{name}", 1)], []) == {}
 
 
 def test_something_may_be_measured_that_is_called_unit() -> None:

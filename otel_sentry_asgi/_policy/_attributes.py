@@ -70,6 +70,7 @@ _ROWS: Final[dict[Category, str]] = {
     """,
     Category.AGENT: "http.user_agent user_agent.original",
     Category.DROP: """
+        container.command container.command_args container.command_line
         process.command_args process.command_line process.command process.executable.path
         exception.stacktrace log.record.original log.file.path service.instance.id
     """,

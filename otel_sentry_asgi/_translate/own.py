@@ -60,14 +60,15 @@ def to_measurements(own: Own, events: Iterable[Event]) -> dict[str, Data]:
     return measured
 
 
-def _measure(measured: dict[str, Data], name: str, value: Any, unit: Any) -> None:
-    name = _NOT_IN_MEASUREMENT.sub("_", name.lower())[:MAX_TAG]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not name:
+def _measure(measured: dict[str, Data], name: object, value: Any, unit: Any) -> None:
+    # Relay takes no name that does not begin with a letter.
+    known = _NOT_IN_MEASUREMENT.sub("_", str(name).lower()).lstrip("0123456789._")[:MAX_TAG]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not known:
         return
     try:
         amount = float(value)
     except OverflowError:
         return
     if math.isfinite(amount):
-        known = isinstance(unit, str) and _MEASUREMENT_UNIT.fullmatch(unit)
-        measured[name] = {"value": amount, "unit": unit if known else "none"}
+        is_unit = isinstance(unit, str) and _MEASUREMENT_UNIT.fullmatch(unit)
+        measured[known] = {"value": amount, "unit": unit if is_unit else "none"}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import sentry_sdk
 from fastapi import APIRouter, FastAPI
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.starlette import StarletteInstrumentor
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
@@ -21,6 +24,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 import otel_sentry_asgi
 from otel_sentry_asgi.testing import RecordingExporter
+from tests.support.kent import Kent
 
 Init = Callable[..., None]
 Got = Callable[..., Any]
@@ -182,6 +186,29 @@ def test_a_method_that_nobody_knows_is_not_in_the_name(
     get(OpenTelemetryMiddleware(starlette(), tracer_provider=provider), "/items/5", method="BREW")
     made = the_only(exporter, provider)
     assert made["transaction"].startswith("HTTP /items/")
+
+
+# -- where it runs --------------------------------------------------------------------------------
+
+
+def test_an_error_says_where_it_happened_as_its_transaction_does(init: Init, kent: Kent) -> None:
+    init()
+    resource = Resource({"k8s.pod.name": "web-1", "container.command": "serve --key=secret"})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+
+    async def boom(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        get(OpenTelemetryMiddleware(boom, tracer_provider=provider), "/items/5")
+    provider.force_flush()
+    sentry_sdk.flush()
+
+    (error,), (transaction,) = kent.errors(), kent.transactions()
+    for event in (error.body, transaction.body):
+        assert event["contexts"]["kubernetes"] == {"k8s.pod.name": "web-1"}
+        assert "secret" not in json.dumps(event["contexts"])
 
 
 # -- what requests come to ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
+from otel_sentry_asgi._semconv import RENAMED
 from otel_sentry_asgi._translate.attributes import MAX_ITEMS, to_current, to_json_values
 from otel_sentry_asgi._translate.naming import to_description, to_name
 from otel_sentry_asgi._translate.reading import Reading
@@ -19,9 +20,9 @@ from otel_sentry_asgi._translate.request import (
     to_request,
 )
 from otel_sentry_asgi._translate.resource import resource_defaults
-from otel_sentry_asgi._translate.routes import template_of
+from otel_sentry_asgi._translate.routes import best_template, template_of
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
-from otel_sentry_asgi._translate.text import MAX_TEXT
+from otel_sentry_asgi._translate.text import MAX_TEXT, to_text
 from otel_sentry_asgi._translate.urls import client_url, path_of
 from otel_sentry_asgi.testing import span
 from tests.payload import encoded, problems
@@ -172,3 +173,32 @@ def test_any_text_may_stand_in_a_cookie_header(header: str) -> None:
 @given(attributes=ATTRIBUTES)
 def test_any_resource_gives_defaults(attributes: dict[str, Any]) -> None:
     encoded(resource_defaults(Resource(attributes)))
+
+
+@given(
+    templates=st.lists(TEXT.filter(bool), max_size=3),
+    path=st.one_of(st.none(), TEXT),
+    root_path=st.sampled_from(["", "/root"]),
+)
+def test_the_best_template_is_one_of_those_given(
+    templates: list[str], path: str | None, root_path: str
+) -> None:
+    best = best_template(templates, path, root_path)
+    assert best in [*templates, *(f"{root_path}{one}" for one in templates)] or not templates
+
+
+@given(attributes=ATTRIBUTES)
+def test_no_old_name_is_left_and_no_fact_is_lost(attributes: dict[str, Any]) -> None:
+    plain = {key: value for key, value in attributes.items() if isinstance(value, (int, float))}
+    own: list[tuple[str, Any]] = []
+    data = to_current(plain, own, on_server=False)
+    assert not set(data) & (RENAMED.keys() | {"http.target"})
+    kept = {*data, *(name for name, _ in own)}
+    for key in plain:
+        assert key == "http.target" or to_text(RENAMED.get(key, key)) in kept
+
+
+@given(attributes=ATTRIBUTES, on_server=st.booleans())
+def test_names_that_are_current_stay(attributes: dict[str, Any], on_server: bool) -> None:
+    once = current(attributes, on_server=on_server)
+    assert current(once, on_server=on_server) == once
