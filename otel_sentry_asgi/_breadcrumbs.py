@@ -12,7 +12,8 @@ from otel_sentry_asgi._ids import trace_hex
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._translate.error import MESSAGE, TYPE
-from otel_sentry_asgi._translate.span import is_asgi_event, seconds, to_json_values, to_span
+from otel_sentry_asgi._translate.events import to_crumb
+from otel_sentry_asgi._translate.span import is_asgi_event, seconds, to_span
 
 
 def to_breadcrumbs(trail: Iterable[ReadableSpan], error: Any, policy: Policy) -> list[Data]:
@@ -51,24 +52,17 @@ def _span(span: ReadableSpan, policy: Policy) -> Data:
 
 def _events(span: ReadableSpan, own: set[tuple[Any, Any]], policy: Policy) -> Iterator[Data]:
     for event in span.events:
-        attributes = dict(event.attributes or {})
-        crumb: Data = {"type": "default", "timestamp": seconds(event.timestamp)}
         if event.name == "exception":
+            attributes = event.attributes or {}
             kind, message = str(attributes.get(TYPE, "")), str(attributes.get(MESSAGE, ""))
             if (kind.rpartition(".")[2], message) in own:
                 continue
             yield {
-                **crumb,
+                "type": "default",
+                "timestamp": seconds(event.timestamp),
                 "category": "exception",
                 "level": "error",
                 "message": f"{kind}: {message}",
             }
         else:
-            data = to_json_values(attributes)
-            message = policy.text(event.name)
-            yield {
-                **crumb,
-                "category": "event",
-                "message": message,
-                "data": policy.attributes(data),
-            }
+            yield policy.clean_crumb(to_crumb(event))

@@ -30,7 +30,9 @@ from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._sessions import Sessions
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
-from otel_sentry_asgi._translate.naming import to_op, to_server_name
+from otel_sentry_asgi._translate.op import to_op
+from otel_sentry_asgi._translate.reading import Reading
+from otel_sentry_asgi._translate.segment import transaction_name
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.sampling import Decision, Decisions, decide
 
@@ -217,8 +219,8 @@ def _decide(span: Span, exchange: Exchange) -> Decision:
 def _sampling_context(span: Span, exchange: Exchange) -> Data:
     """What `traces_sampler` is called with, in the form that sentry-sdk gives it."""
     facts = exchange.facts()
+    name, source = transaction_name(span, facts=facts)
     websocket = facts.websocket and span.kind is SpanKind.SERVER
-    name, source = to_server_name(span, route=facts.route, websocket=websocket)
     context, parent = span.get_span_context(), span.parent
     return {
         "transaction_context": {
@@ -227,7 +229,7 @@ def _sampling_context(span: Span, exchange: Exchange) -> Data:
             "parent_span_id": span_hex(parent.span_id) if parent is not None else None,
             "name": name,
             "source": source,
-            "op": to_op(span.attributes or {}, span.kind, websocket=websocket),
+            "op": to_op(Reading(span, websocket=websocket)),
         },
         "parent_sampled": bool(parent.trace_flags.sampled) if parent is not None else None,
         "asgi_scope": exchange.asgi_scope,

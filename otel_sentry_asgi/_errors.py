@@ -11,6 +11,10 @@ from typing import Any, Final
 _DISCONNECTS: Final = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "ConnectionClosed"}
 )
+# asyncio's and trio's, and of the above those that are no end of a websocket.
+_CANCELLATIONS: Final = frozenset(
+    {"CancelledError", "Cancelled", "ClientDisconnect", "ClientDisconnected"}
+)
 _ANSWERS: Final = frozenset({("falcon", "HTTPError"), ("falcon", "HTTPStatus")})
 _DENIALS: Final = {("django", "Http404"): 404, ("django", "PermissionDenied"): 403}
 _FRAMEWORK_LOGGERS: Final = frozenset({"django.request", "falcon", "litestar"})
@@ -20,6 +24,13 @@ _TELEMETRY: Final = frozenset({"opentelemetry", "otel_sentry_asgi"})
 def is_disconnect(error: BaseException) -> bool:
     """Whether it says that the client went away."""
     return any(kind.__name__ in _DISCONNECTS for kind in type(error).__mro__)
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether it says that the response was given up: the server cancelled the application, or the
+    client went away. A websocket that the client closes has come to its end."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint(_CANCELLATIONS)
 
 
 def is_error(error: BaseException) -> bool:

@@ -20,8 +20,10 @@ from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
-from otel_sentry_asgi._translate.naming import to_op
-from otel_sentry_asgi._translate.segment import resource_defaults, transaction_name
+from otel_sentry_asgi._translate.op import to_op
+from otel_sentry_asgi._translate.reading import Reading
+from otel_sentry_asgi._translate.resource import resource_contexts, resource_defaults
+from otel_sentry_asgi._translate.segment import transaction_name
 from otel_sentry_asgi.sampling import Decisions
 
 SERVER_LOGGERS = frozenset(
@@ -74,6 +76,7 @@ class Events:
                 self._link(event, context, exchange)
             if exchange is not None and exchange.root is not None:
                 sentry.fill_defaults(event, resource_defaults(exchange.root.resource))
+                _add_contexts(event, resource_contexts(exchange.root.resource))
             # Also in a request: the event may be captured under scopes that are not the request's.
             policy, request = self._policy(), exchange.request() if exchange is not None else None
             sentry.add_threads(event)
@@ -123,7 +126,7 @@ class Events:
         if root is not None and root.context.span_id == context.span_id:
             if root.parent is not None:
                 linked["parent_span_id"] = span_hex(root.parent.span_id)
-            linked["op"] = to_op(root.attributes or {}, root.kind) or "function"
+            linked["op"] = to_op(Reading(root)) or "function"
         decision = self._decisions.get(context.trace_id)
         dsc = sampling_context(context.trace_id, sentry.facts(), decision)
         if dsc is not None:
@@ -138,6 +141,13 @@ class Events:
         if error is not None:
             return self._issues.is_ignored(error) or not self._ledger.claim(error)
         return self._issues.lifespan_failed and logger in SERVER_LOGGERS
+
+
+def _add_contexts(event: Any, contexts: dict[str, Data]) -> None:
+    """Add what the resource says to an event, as its transaction has it."""
+    present = event.setdefault("contexts", {})
+    for key, context in contexts.items():
+        present.setdefault(key, context)
 
 
 def _say_unhandled(event: Any, mechanism: str) -> None:

@@ -28,6 +28,7 @@ from otel_sentry_asgi._scope import Exchange, Held, current_exchange
 from otel_sentry_asgi._settings import IgnoredError, Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.error import MESSAGE, STACKTRACE, TYPE, to_exception_values
+from otel_sentry_asgi._translate.op import RECORDED, to_mechanism
 from otel_sentry_asgi._translate.span import is_local_root, seconds
 from otel_sentry_asgi._translate.text import MAX_TEXT
 
@@ -40,7 +41,6 @@ MAX_HELD_FOR = 30.0
 HINT = "otel_sentry_asgi"
 """Marks the hint of an event of ours; its value is the span context the event belongs to."""
 
-_RECORDED = "auto.function.otel"
 TASK = "auto.function.asyncio"
 _ANSWERED = "auto.http.otel.answered"
 SWALLOWED = "auto.http.otel.framework"
@@ -80,7 +80,8 @@ class Issues:
         if on_purpose:
             self._on_purpose(error, exchange, context)
         else:
-            self._passed(error, exchange, context, is_last=is_local_root(span))
+            root = span if is_local_root(span) else None
+            self._passed(error, exchange, context, root=root)
 
     def logged(self, error: BaseException, context: SpanContext, logger: str) -> None:
         """An exception has been emitted as an OTel log record, in the record's own *context*.
@@ -95,7 +96,7 @@ class Issues:
         if logger.partition(".")[0] not in _INSTRUMENTATIONS:
             self._on_purpose(error, exchange, context)
         else:
-            self._passed(error, exchange, context, is_last=False)
+            self._passed(error, exchange, context, root=None)
 
     def answered(self, error: BaseException | None, exchange: Exchange) -> None:
         """A response with a status of 500 or more begins while *error* is being handled.
@@ -179,22 +180,22 @@ class Issues:
         exchange: Exchange | None,
         context: SpanContext,
         *,
-        is_last: bool,
+        root: ReadableSpan | None,
     ) -> None:
         """An exception left a span; only further out it shows whether it is dealt with.
 
-        In a request that is the ASGI edge, outside of requests the local root. After a request
+        In a request that is the ASGI edge, outside of requests the local *root*. After a request
         nothing is further out than the task.
         """
         in_request = exchange is not None and exchange.is_request
-        if is_last and not in_request:
-            self.report(error, exchange, mechanism=_RECORDED, handled=False)
+        if root is not None and not in_request:
+            self.report(error, exchange, mechanism=to_mechanism(root), handled=False)
         elif exchange is not None and in_request and exchange.finished:
             task = current_task()
             if task is not None:
                 task.add_done_callback(partial(self._task_done, error, exchange))
             else:
-                self.report(error, exchange, mechanism=_RECORDED, handled=False)
+                self.report(error, exchange, mechanism=RECORDED, handled=False)
         elif self._settings.errors == "all" and not is_response(error):
             self._hold(error, exchange, context)
 
@@ -208,14 +209,14 @@ class Issues:
         """Build the event now, while frames and scope are what they are; send it when it is known
         that the exception went no further."""
         if exchange is None or exchange.finished:
-            self.report(error, exchange, mechanism=_RECORDED, handled=True)
+            self.report(error, exchange, mechanism=RECORDED, handled=True)
         elif not (
             self.is_ignored(error) or self._ledger.is_reported(error) or exchange.holds(error)
         ):
             now = self._clock()
             old = sum(now - held.since > MAX_HELD_FOR for held in exchange.held)
             self._release(exchange, max(old, len(exchange.held) + 1 - MAX_HELD))
-            event, hint = sentry.to_error(error, mechanism=_RECORDED, handled=True)
+            event, hint = sentry.to_error(error, mechanism=RECORDED, handled=True)
             event["timestamp"] = time.time()
             exchange.held.append(Held(error, event, {**hint, HINT: context}, now))
             self._holding.add(exchange)
@@ -262,7 +263,8 @@ class Issues:
             return
         if exchange is not None:
             exchange.told.append(text)
-        values = to_exception_values(attributes, mechanism=_RECORDED, handled=handled)
+        mechanism = to_mechanism(span)
+        values = to_exception_values(attributes, mechanism=mechanism, handled=handled)
         payload: Data = {
             "level": "error",
             "timestamp": seconds(event.timestamp),

@@ -39,6 +39,8 @@ class SpanPayload(TypedDict, total=False):
     timestamp: float
     data: Data
     links: list[Data]
+    tags: dict[str, str]
+    measurements: dict[str, Data]
 
 
 class Transaction(TypedDict, total=False):
@@ -58,6 +60,8 @@ class Transaction(TypedDict, total=False):
     environment: str
     server_name: str
     tags: dict[str, str]
+    measurements: dict[str, Data]
+    breadcrumbs: Data
     _dropped_spans: int
 
 

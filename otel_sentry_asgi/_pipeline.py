@@ -20,12 +20,8 @@ from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._semconv import FULL_URL, first_text
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
-from otel_sentry_asgi._translate.segment import (
-    NO_REQUEST,
-    rename,
-    resource_defaults,
-    to_transaction,
-)
+from otel_sentry_asgi._translate.resource import resource_defaults
+from otel_sentry_asgi._translate.segment import NO_REQUEST, rename, to_transaction
 from otel_sentry_asgi._translate.span import is_asgi_event
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin

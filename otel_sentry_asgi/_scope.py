@@ -16,7 +16,13 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_sentry_asgi._model import Data, ErrorEvent
-from otel_sentry_asgi._translate.request import route_in, to_request
+from otel_sentry_asgi._translate.request import (
+    WHOLE_ROUTE,
+    path_in,
+    root_path_in,
+    route_in,
+    to_request,
+)
 from otel_sentry_asgi._translate.segment import RequestFacts
 from otel_sentry_asgi._translate.span import is_local_root
 
@@ -63,6 +69,10 @@ class Exchange:
     root: ReadableSpan | None = None
     """The local root that holds the work: of several server spans the innermost."""
     status_code: int | None = None
+    stream: bool = False
+    """The response is an event stream."""
+    cancelled: bool = False
+    """The client left before the response was complete."""
     finished: bool = False
     held: list[Held] = field(default_factory=list)
     told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
@@ -103,7 +113,7 @@ class Exchange:
             route = route_in(scope)
             self.asgi_scope = {key: scope[key] for key in _KEPT if key in scope}
             if route is not None:
-                self.asgi_scope["path_template"] = route
+                self.asgi_scope[WHOLE_ROUTE] = route
 
     def holds(self, error: BaseException) -> bool:
         """Whether the event of *error* waits for the end of this exchange."""
@@ -121,7 +131,11 @@ class Exchange:
         return RequestFacts(
             request=to_request(scope),
             route=route_in(scope),
+            path=path_in(scope) or None,
+            root_path=root_path_in(scope),
             websocket=scope.get("type") == "websocket",
+            stream=self.stream,
+            cancelled=self.cancelled,
             status_code=self.status_code,
         )
 

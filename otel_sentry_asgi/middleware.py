@@ -18,10 +18,11 @@ from opentelemetry.trace import SpanKind
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import obtain
 from otel_sentry_asgi._bridge import Bridge
+from otel_sentry_asgi._errors import is_cancelled
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._lifespan import Lifespan
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
-from otel_sentry_asgi._translate.request import merged_headers
+from otel_sentry_asgi._translate.request import is_event_stream, merged_headers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -77,6 +78,7 @@ class _Request:
         "_bridge",
         "_exchange",
         "_previous",
+        "_responding",
         "_scope",
         "_scopes",
         "_send",
@@ -90,6 +92,7 @@ class _Request:
         self._send = send
         self._exchange: Exchange | None = None
         self._previous: Previous | None = None
+        self._responding = False
         self._scopes: sentry.RequestScopes | None = None
         self._token: Token[Exchange | None] | None = None
         self.send: Send = send
@@ -111,9 +114,12 @@ class _Request:
             return
         if error is not None:
             with _GUARD:
+                exchange.cancelled = is_cancelled(error)
                 self._locate(exchange)
                 mechanism = _MECHANISMS[self._scope["type"]]
                 self._bridge.issues.crashed(error, exchange, mechanism)
+        elif self._responding:
+            exchange.cancelled = True  # The application gave up in the middle of a response.
         with _GUARD:
             self._bridge.issues.finished(exchange)
         exchange.finished = True
@@ -170,8 +176,12 @@ class _Request:
     def _note(self, message: Message, exchange: Exchange) -> None:
         if message["type"] == "http.response.start":
             exchange.status_code = int(message["status"])
+            exchange.stream = is_event_stream(message)
+            self._responding = not exchange.stream
             if exchange.status_code >= 500:
                 self._bridge.issues.answered(sys.exc_info()[1], exchange)
+        elif self._responding and not message.get("more_body"):
+            self._responding = False
         if exchange.current is None:
             # OTel dropped the trace, so no processor told us; its ids are here all the same.
             context = trace.get_current_span().get_span_context()

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -112,6 +112,7 @@ def span(
     attributes: Mapping[str, Any] | None = None,
     status: Status | StatusCode = StatusCode.UNSET,
     links: Sequence[Link] = (),
+    events: Sequence[Event] = (),
     resource: Resource | None = None,
     scope: str | InstrumentationScope | None = None,
 ) -> ReadableSpan:
@@ -134,6 +135,7 @@ def span(
         resource=Resource({}) if resource is None else resource,
         attributes=dict(attributes or {}),
         links=links,
+        events=events,
         kind=kind,
         status=status if isinstance(status, Status) else Status(status),
         start_time=_nanoseconds(start),

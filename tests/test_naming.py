@@ -5,15 +5,10 @@ from typing import Any
 import pytest
 from opentelemetry.trace import SpanKind
 
-from otel_sentry_asgi._translate.naming import (
-    client_url,
-    path_of,
-    template_of,
-    to_description,
-    to_op,
-    to_origin,
-    to_server_name,
-)
+from otel_sentry_asgi._translate import naming, op, urls
+from otel_sentry_asgi._translate.attributes import to_current
+from otel_sentry_asgi._translate.reading import Reading
+from otel_sentry_asgi._translate.routes import template_of
 from otel_sentry_asgi.testing import span
 
 INTERNAL, SERVER, CLIENT = SpanKind.INTERNAL, SpanKind.SERVER, SpanKind.CLIENT
@@ -33,6 +28,34 @@ GENERATIONS = pytest.mark.parametrize(
 Attributes = dict[str, Any]
 
 
+def current(attributes: Attributes) -> Attributes:
+    return to_current(attributes, [], on_server=True)
+
+
+def path_of(attributes: Attributes) -> str | None:
+    return urls.path_of(current(attributes))
+
+
+def client_url(attributes: Attributes) -> str | None:
+    return urls.client_url(to_current(attributes, [], on_server=False))
+
+
+def to_op(attributes: Attributes, kind: SpanKind, *, websocket: bool = False) -> str | None:
+    return op.to_op(Reading(span(kind=kind, attributes=attributes), websocket=websocket))
+
+
+def to_server_name(made: Any, *, route: Any = None, websocket: bool = False) -> naming.Name:
+    return naming.to_name(Reading(made, websocket=websocket), routes=[route])
+
+
+def to_description(made: Any) -> str:
+    return naming.to_description(Reading(made))
+
+
+def to_origin(made: Any, operation: str | None) -> str:
+    return op.to_origin(Reading(made), op.scope_name_of(made), operation)
+
+
 def server(name: str = "GET /items/5", **attributes: Any) -> Any:
     return span(name, kind=SERVER, attributes=attributes)
 
@@ -49,14 +72,46 @@ OPS: list[tuple[Attributes, SpanKind, str | None]] = [
     ({"url.scheme": "wss"}, SERVER, "websocket.server"),
     ({"network.protocol.name": "websocket"}, SERVER, "websocket.server"),
     ({"http.method": "GET", "url.scheme": "wss"}, SERVER, "websocket.server"),
-    ({"url.scheme": "wss"}, CLIENT, None),
+    ({"url.scheme": "wss"}, CLIENT, "websocket.client"),
     ({"db.system": "postgresql"}, CLIENT, "db"),
     ({"db.system.name": "postgresql"}, CLIENT, "db"),
-    ({"db.system": "elasticsearch", "http.method": "POST"}, CLIENT, "http.client"),
+    ({"db.system": "redis"}, CLIENT, "db.redis"),
+    ({"db.system.name": "valkey"}, CLIENT, "db.redis"),
+    ({"db.system": "memcached"}, CLIENT, "db"),
+    ({"db.system": "elasticsearch", "http.method": "POST"}, CLIENT, "db"),
+    ({"db.system": "redis", "cache.key": ["a"]}, CLIENT, "cache.get"),
+    ({"cache.hit": True, "cache.operation": "get"}, INTERNAL, "cache.get"),
+    ({"cache.hit": False}, INTERNAL, "cache.get"),
+    ({"cache.key": ["a"], "cache.operation": "put"}, INTERNAL, "cache.put"),
+    ({"http.method": "GET", "db.system": "sqlite"}, SERVER, "http.server"),
+    (
+        {"http.method": "GET", "http.response.header.content_type": ["text/event-stream"]},
+        SERVER,
+        "http.server.stream",
+    ),
+    (
+        {
+            "http.request.method": "GET",
+            "http.response.header.content-type": ("text/event-stream; charset=utf-8",),
+        },
+        SERVER,
+        "http.server.stream",
+    ),
+    (
+        {"http.method": "GET", "http.response.header.content_type": ["text/html"]},
+        SERVER,
+        "http.server",
+    ),
     ({"gen_ai.provider.name": "openai", "gen_ai.operation.name": "chat"}, CLIENT, "gen_ai.chat"),
     ({"gen_ai.system": "openai"}, CLIENT, "gen_ai"),
-    ({"rpc.system": "grpc"}, CLIENT, "rpc"),
-    ({"rpc.system.name": "grpc"}, SERVER, "rpc"),
+    ({"gen_ai.operation.name": "execute_tool"}, INTERNAL, "gen_ai.execute_tool"),
+    ({"gen_ai.system": "aws.bedrock", "rpc.system": "aws-api"}, CLIENT, "gen_ai"),
+    ({"rpc.system": "grpc"}, CLIENT, "grpc.client"),
+    ({"rpc.system": "grpc"}, INTERNAL, "grpc"),
+    ({"rpc.system.name": "grpc"}, SERVER, "grpc.server"),
+    ({"rpc.system": "aws-api", "http.status_code": 200}, CLIENT, "rpc"),
+    ({"rpc.system": "aws-api", "db.system": "dynamodb"}, CLIENT, "db"),
+    ({"rpc.system": "aws-api", "messaging.system": "aws_sqs"}, PRODUCER, "queue.publish"),
     ({"rpc.service": "Shop"}, SERVER, "rpc"),
     ({"messaging.system": "kafka", "messaging.operation.type": "send"}, PRODUCER, "queue.publish"),
     ({"messaging.system": "kafka", "messaging.operation": "publish"}, PRODUCER, "queue.publish"),
@@ -67,12 +122,29 @@ OPS: list[tuple[Attributes, SpanKind, str | None]] = [
     ({"messaging.system": "kafka", "messaging.operation": "settle"}, CLIENT, "queue.settle"),
     ({"messaging.system": "kafka"}, PRODUCER, "queue.publish"),
     ({"messaging.system": "kafka"}, CONSUMER, "queue.process"),
-    ({"messaging.system": "kafka", "messaging.operation": "ack"}, CLIENT, "queue"),
+    ({"messaging.system": "kafka", "messaging.operation": "ack"}, CLIENT, "queue.settle"),
+    ({"messaging.system": "kafka", "messaging.operation": "browse"}, CLIENT, "queue"),
+    (
+        {
+            "messaging.system": "k",
+            "messaging.operation.type": "process",
+            "messaging.operation": "x",
+        },
+        CLIENT,
+        "queue.process",
+    ),
+    ({"celery.task_name": "add"}, PRODUCER, "queue.publish"),
+    ({"celery.task_name": "add"}, CONSUMER, "queue.process"),
+    ({"graphql.processing.type": "parse"}, INTERNAL, "graphql.parse"),
     ({"graphql.operation.type": "mutation"}, INTERNAL, "graphql.mutation"),
     ({"faas.trigger": "timer"}, INTERNAL, "timer"),
     ({}, INTERNAL, None),
+    ({}, CLIENT, None),
+    ({}, PRODUCER, "queue.publish"),
+    ({}, CONSUMER, "queue.process"),
     ({"http.method": ""}, SERVER, None),
-    ({"faas.trigger": 5}, INTERNAL, None),
+    ({"faas.trigger": 5}, INTERNAL, "function"),
+    ({"faas.execution": "1-2"}, SERVER, "function"),
 ]
 
 
@@ -90,7 +162,7 @@ def test_an_explicit_op_wins(attributes: Attributes, kind: SpanKind, _: Any) -> 
 
 @pytest.mark.parametrize("op", ["", None, 5])
 def test_an_explicit_op_that_is_no_text_counts_for_nothing(op: object) -> None:
-    assert to_op({"sentry.op": op, "db.system": "redis"}, CLIENT) == "db"
+    assert to_op({"sentry.op": op, "db.system": "sqlite"}, CLIENT) == "db"
 
 
 def test_what_the_asgi_layer_knows_to_be_a_websocket_is_one() -> None:
@@ -149,7 +221,7 @@ def test_the_root_path_is_a_route() -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["_OTHER", "GE T", "G?T", "/x", "X" * 33])
+@pytest.mark.parametrize("method", ["_OTHER", "GE T", "G?T", "/x", "PROPFIND", "get"])
 def test_a_method_outside_the_known_set_is_called_http(method: str) -> None:
     root = server(**{"http.request.method": method, "url.path": "/x"})
     assert to_server_name(root) == ("HTTP /x", "url")
@@ -420,3 +492,39 @@ def test_no_credentials_query_or_fragment_in_names_and_descriptions(
     for text in (to_server_name(made)[0], to_description(made)):
         assert not {"?", "#", "@"} & set(text)
         assert "secret" not in text
+
+
+# -- mechanism ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scope", "attributes", "expected"),
+    [
+        (
+            "opentelemetry.instrumentation.celery",
+            {"celery.task_name": "a"},
+            "auto.queue.otel.celery",
+        ),
+        ("opentelemetry.instrumentation.x", {}, "auto.queue.otel.x"),
+        ("shop", {"celery.task_name": "a"}, "auto.function.otel"),
+        ("shop", {"sentry.origin": "auto.shop"}, "auto.shop"),
+        ("shop", {"sentry.origin": "manual.shop"}, "auto.function.otel"),
+    ],
+)
+def test_the_mechanism_of_an_exception_is_the_origin_of_the_span_that_it_left(
+    scope: str, attributes: Attributes, expected: str
+) -> None:
+    assert op.to_mechanism(span(scope=scope, attributes=attributes, kind=CONSUMER)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("openinference.instrumentation.openai", "auto.gen_ai.otel.openai"),
+        ("elasticsearch-api", "auto.gen_ai.otel.elasticsearch_api"),
+        ("opentelemetry.instrumentation.", "auto.gen_ai.otel._"),
+        ("opentelemetry.instrumentation." + "x" * 200, "manual"),
+    ],
+)
+def test_every_tracer_of_an_instrumentation_is_known_as_one(scope: str, expected: str) -> None:
+    assert to_origin(span(scope=scope), "gen_ai.chat") == expected

@@ -125,7 +125,7 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
         (DROP, KEEP, KEEP, DROP),
     ),
     ("gen_ai.request.model gen_ai.usage.input_tokens", "x", (KEEP, KEEP, KEEP, KEEP)),
-    ("exception.message otel.status_description", "x", (DROP, KEEP, KEEP, DROP)),
+    ("exception.message sentry.status.message", "x", (DROP, KEEP, KEEP, DROP)),
     ("exception.stacktrace", "x", (DROP, DROP, DROP, DROP)),
     ("exception.type error.type", "x", (KEEP, KEEP, KEEP, KEEP)),
     ("code.function.name code.lineno thread.name", "x", (KEEP, KEEP, KEEP, KEEP)),
@@ -172,10 +172,10 @@ PEER = """
 
 @pytest.mark.parametrize("name", PEER.split())
 def test_the_peer_of_a_server_span_is_a_person_and_of_others_a_machine(name: str) -> None:
-    server = {name: "192.0.2.7", "otel.kind": "SERVER"}
-    client = {name: "192.0.2.7", "otel.kind": "CLIENT"}
+    server = {name: "192.0.2.7", "sentry.kind": "server"}
+    client = {name: "192.0.2.7", "sentry.kind": "client"}
     for policy in (PRIVATE, STRICTEST):
-        assert policy.attributes(server) == {"otel.kind": "SERVER"}
+        assert policy.attributes(server) == {"sentry.kind": "server"}
         assert policy.attributes(client) == client
     for policy in (OPEN, COLLECTING):
         assert policy.attributes(server) == server

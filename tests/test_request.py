@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._translate.request import (
+    is_event_stream,
     merged_headers,
     parse_cookies,
     path_in,
+    root_path_in,
     route_in,
     to_request,
 )
@@ -191,10 +194,9 @@ def test_without_a_framework_there_is_no_route() -> None:
 
 def test_fastapi_writes_the_whole_template() -> None:
     effective = SimpleNamespace(path_format="/api/items/{id}")
-    scope = starlette(
-        "/items/{id}", fastapi={"effective_route_context": effective}, root_path="/api"
-    )
+    scope = starlette("/items/{id}", fastapi={"effective_route_context": effective})
     assert route_in(scope) == "/api/items/{id}"
+    assert route_in({**scope, "root_path": "/sub"}) == "/sub/api/items/{id}"
     assert route_in(http(fastapi={})) is None
 
 
@@ -215,9 +217,43 @@ def test_the_prefix_of_a_mount_with_parameters_becomes_a_template_again() -> Non
     assert route_in(scope) == "/shops/{shop}/items/{id}"
 
 
-def test_the_root_path_of_the_deployment_is_no_part_of_the_route() -> None:
+def test_the_root_path_of_the_deployment_is_part_of_the_route() -> None:
+    """OTel: `http.route` should include the application root; and so does the request's URL."""
     scope = starlette("/items/{id}", root_path="/proxy/v1", app_root_path="/proxy")
-    assert route_in(scope) == "/v1/items/{id}"
+    assert route_in(scope) == "/proxy/v1/items/{id}"
+    assert root_path_in(scope) == "/proxy"
+    assert route_in(starlette("/items/{id}", root_path="/proxy/")) == "/proxy/items/{id}"
+    assert root_path_in({"root_path": "/proxy/"}) == "/proxy"
+    assert root_path_in({"root_path": None}) == root_path_in({}) == ""
+
+
+def test_a_mount_that_is_called_like_a_parameter_of_the_route_stays() -> None:
+    scope = starlette("/items/{id}", root_path="/7", path_params={"id": 7})
+    assert route_in(scope) == "/7/items/{id}"
+
+
+def test_the_route_outlives_the_rest_of_the_scope() -> None:
+    exchange = Exchange(None, asgi_scope=starlette("/items/{id}", root_path="/sub"))
+    exchange.freeze()
+    exchange.freeze()
+    assert exchange.asgi_scope is not None
+    assert "route" not in exchange.asgi_scope
+    assert exchange.facts().route == "/sub/items/{id}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([(b"content-type", b"text/event-stream")], True),
+        ([(b"x", b"y"), (b"Content-Type", b"Text/Event-Stream; charset=utf-8")], True),
+        ([(b"content-type", b"text/html")], False),
+        ([(b"content-typo", b"text/event-stream")], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_server_sent_events_are_known_by_their_type(headers: Any, expected: bool) -> None:
+    assert is_event_stream({"headers": headers}) is expected
 
 
 def test_an_empty_parameter_does_not_spoil_the_prefix() -> None:

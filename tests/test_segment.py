@@ -4,20 +4,23 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from otel_sentry_asgi._model import Transaction
+from otel_sentry_asgi._translate.events import MAX_CRUMBS
+from otel_sentry_asgi._translate.resource import resource_contexts, resource_defaults
 from otel_sentry_asgi._translate.segment import (
     MAX_NAME,
     PARENT_ALREADY_SENT,
     RequestFacts,
-    resource_defaults,
     to_transaction,
     transaction_name,
 )
 from otel_sentry_asgi.testing import EPOCH, span, span_context
 from tests.payload import problems
+from tests.policies import PRIVATE
 
 SERVER, CLIENT, INTERNAL = SpanKind.SERVER, SpanKind.CLIENT, SpanKind.INTERNAL
 HTTP = {"http.method": "GET", "http.target": "/items/5", "http.scheme": "http"}
@@ -65,10 +68,12 @@ def test_a_whole_transaction() -> None:
                 "status": "ok",
                 "origin": "auto.http.otel.asgi",
                 "data": {
-                    **HTTP,
-                    "http.status_code": 200,
-                    "http.response_content_length": 12,
-                    "otel.kind": "SERVER",
+                    "http.request.method": "GET",
+                    "url.path": "/items/5",
+                    "url.scheme": "http",
+                    "http.response.status_code": 200,
+                    "http.response.body.size": 12,
+                    "sentry.kind": "server",
                     "otel.scope.name": "opentelemetry.instrumentation.asgi",
                 },
                 "links": [
@@ -76,7 +81,6 @@ def test_a_whole_transaction() -> None:
                         "trace_id": "0" * 31 + "6",
                         "span_id": "0" * 15 + "7",
                         "sampled": True,
-                        "attributes": {},
                     }
                 ],
                 "dynamic_sampling_context": {**dsc, "transaction": "GET /items/{id}"},
@@ -242,7 +246,8 @@ def test_another_root_in_a_request_has_its_request_but_not_its_route_kind_and_st
     made = transaction(span("job", kind=kind), facts=facts)
     assert made["transaction"] == "job"
     assert made["request"] == {"url": "ws://h/ws/5"}
-    assert made["contexts"]["trace"]["op"] == "function"
+    op = "queue.process" if kind is SpanKind.CONSUMER else "function"
+    assert made["contexts"]["trace"]["op"] == op
     assert made["contexts"]["trace"]["status"] == "ok"
     assert "response" not in made["contexts"]
 
@@ -407,3 +412,94 @@ def test_what_relay_takes_is_not_left_out_without_need() -> None:
         {"service.version": "x" * 200, "deployment.environment": "y" * 64, "host.name": "a/b"}
     )
     assert resource_defaults(resource).keys() == {"release", "environment", "server_name"}
+
+
+DEPLOYED = {
+    "service.name": "shop",
+    "cloud.provider": "aws",
+    "cloud.region": "eu-1",
+    "host.id": "i-5",
+    "container.id": "c0ffee",
+    "container.image.name": "shop",
+    "k8s.pod.name": "web-1",
+    "process.runtime.name": "cpython",
+    "process.runtime.version": "3.13.1",
+    "process.runtime.description": "3.13.1 (main)",
+    "os.type": "linux",
+    "os.version": "6.1",
+}
+
+
+def test_what_a_service_runs_in_has_contexts_of_its_own() -> None:
+    """Each attribute of the resource is in one of them."""
+    contexts = resource_contexts(Resource(DEPLOYED))
+    assert contexts == {
+        "cloud_resource": {"cloud.provider": "aws", "cloud.region": "eu-1", "host.id": "i-5"},
+        "container": {"container.id": "c0ffee", "container.image.name": "shop"},
+        "kubernetes": {"k8s.pod.name": "web-1"},
+        "runtime": {"name": "cpython", "version": "3.13.1"},
+        "os": {"version": "6.1"},
+        "otel": {
+            "resource": {
+                "service.name": "shop",
+                "process.runtime.description": "3.13.1 (main)",
+                "os.type": "linux",
+            }
+        },
+    }
+    made = transaction(span(resource=Resource(DEPLOYED)))
+    assert contexts.items() <= made["contexts"].items()
+
+
+def test_the_contexts_of_one_transaction_are_not_those_of_the_next() -> None:
+    """Event processors change them in place."""
+    resource = Resource(DEPLOYED)
+    transaction(span(resource=resource))["contexts"]["runtime"]["name"] = "changed"
+    assert transaction(span(resource=resource))["contexts"]["runtime"]["name"] == "cpython"
+
+
+def test_another_resource_has_other_contexts() -> None:
+    for region in ("eu-1", "eu-2", "eu-1"):
+        made = transaction(span(resource=Resource({"cloud.region": region})))
+        assert made["contexts"]["cloud_resource"] == {"cloud.region": region}
+
+
+# -- span events ----------------------------------------------------------------------------------
+
+
+def event(name: str, at: float, **attributes: Any) -> Event:
+    return Event(name, attributes, EPOCH * 1_000_000_000 + round(at * 1_000_000_000))
+
+
+def test_span_events_are_breadcrumbs_in_the_order_of_time() -> None:
+    failed = event("exception", 0.1, **{"exception.type": "ValueError"})
+    root = server(events=[event("last", 0.75), failed, event("first", 0.25, level=2)])
+    child = span(span_id=2, parent=1, events=[event("middle", 0.5)])
+    crumbs = transaction(root, child)["breadcrumbs"]["values"]
+    assert crumbs[0] == {
+        "type": "default",
+        "category": "event",
+        "level": "info",
+        "message": "first",
+        "timestamp": EPOCH + 0.25,
+        "data": {"span_id": "0000000000000001", "level": 2},
+    }
+    assert [crumb["message"] for crumb in crumbs] == ["first", "middle", "last"]
+    assert crumbs[1]["data"] == {"span_id": "0000000000000002"}
+    assert "breadcrumbs" not in transaction(server(events=[failed]))
+
+
+def test_of_many_span_events_the_latest_stay() -> None:
+    many = [event(str(number), number / 1_000) for number in range(MAX_CRUMBS + 1)]
+    crumbs = transaction(span(events=many))["breadcrumbs"]["values"]
+    assert [crumb["message"] for crumb in crumbs] == [
+        str(number) for number in range(1, MAX_CRUMBS + 1)
+    ]
+
+
+def test_breadcrumbs_are_cleaned() -> None:
+    told = event("get https://bob:secret@h/?token=secret", 0.5, **{"user.id": "bob", "kept": 1})
+    made: Any = PRIVATE.clean(transaction(span(events=[told]))).payload
+    (crumb,) = made["breadcrumbs"]["values"]
+    assert crumb["message"] == "get https://h/"
+    assert crumb["data"] == {"span_id": "0000000000000001", "kept": 1}

@@ -12,17 +12,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
-from otel_sentry_asgi._translate.span import (
-    MAX_ITEMS,
-    MAX_OP,
-    is_asgi_event,
-    seconds,
-    to_data,
-    to_json_value,
-    to_json_values,
-    to_links,
-    to_span,
-)
+from otel_sentry_asgi._translate.attributes import MAX_ITEMS, to_json_value, to_json_values
+from otel_sentry_asgi._translate.op import MAX_OP
+from otel_sentry_asgi._translate.span import is_asgi_event, seconds, to_links, to_span
 from otel_sentry_asgi._translate.text import MAX_TEXT, to_text
 from otel_sentry_asgi.testing import EPOCH, span, span_context
 
@@ -54,12 +46,12 @@ def test_a_whole_span() -> None:
         "start_timestamp": EPOCH + 0.25,
         "timestamp": EPOCH + 0.5,
         "data": {
-            "db.system": "sqlite",
-            "db.statement": "SELECT 1",
-            "otel.kind": "CLIENT",
+            "db.system.name": "sqlite",
+            "db.query.text": "SELECT 1",
+            "sentry.kind": "client",
             "otel.scope.name": "opentelemetry.instrumentation.sqlite3",
             "otel.scope.version": "0.66",
-            "otel.status_description": "broken",
+            "sentry.status.message": "broken",
         },
         "links": [
             {
@@ -229,8 +221,10 @@ def test_text_is_cut_and_encodable() -> None:
 
 def test_what_otel_says_wins_over_attributes_of_the_same_name() -> None:
     """The policy relies on the kind."""
-    made = span(kind=SpanKind.SERVER, attributes={"otel.kind": "CLIENT"})
-    assert to_data(made)["otel.kind"] == "SERVER"
+    made = span(kind=SpanKind.SERVER, attributes={"sentry.kind": "client"})
+    assert to_span(made)["data"]["sentry.kind"] == "server"
+    inner = span(attributes={"sentry.kind": "client"})
+    assert "sentry.kind" not in to_span(inner)["data"]
 
 
 def test_links_say_whether_their_traces_were_sampled() -> None:

@@ -5,9 +5,16 @@ from typing import Any
 import pytest
 from opentelemetry.trace import Status, StatusCode
 
-from otel_sentry_asgi._translate.status import GRPC, STATUSES, from_http, to_status
+from otel_sentry_asgi._translate import status as translate
+from otel_sentry_asgi._translate.attributes import to_current
+from otel_sentry_asgi._translate.status import GRPC, STATUSES, from_http
 
 UNSET, OK, ERROR = Status(StatusCode.UNSET), Status(StatusCode.OK), Status(StatusCode.ERROR)
+
+
+def to_status(status: Status, attributes: dict[str, Any], **given: bool) -> str:
+    return translate.to_status(status, to_current(attributes, [], on_server=True), **given)
+
 
 HTTP = [
     (100, "ok"),
@@ -131,3 +138,35 @@ def test_the_stable_name_wins_over_the_old_one() -> None:
 
 def test_without_any_code_nothing_went_wrong() -> None:
     assert to_status(UNSET, {}) == "ok"
+
+
+# -- what an error says of itself -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error_type", "expected"),
+    [
+        ("asyncio.exceptions.CancelledError", "cancelled"),
+        ("CancelledError", "cancelled"),
+        ("starlette.requests.ClientDisconnect", "cancelled"),
+        ("TimeoutError", "deadline_exceeded"),
+        ("asyncio.exceptions.TimeoutError", "deadline_exceeded"),
+        ("timeout", "deadline_exceeded"),
+        ("ValueError", "internal_error"),
+        ("500", "internal_error"),
+        (5, "internal_error"),
+    ],
+)
+def test_the_type_of_an_error_may_say_what_happened(error_type: Any, expected: str) -> None:
+    assert to_status(ERROR, {"error.type": error_type}) == expected
+    assert to_status(ERROR, {"error.type": error_type, "http.status_code": 503}) == "unavailable"
+    assert to_status(UNSET, {"error.type": error_type}) == "ok"
+
+
+def test_a_client_that_left_has_cancelled_what_did_not_fail_otherwise() -> None:
+    assert to_status(UNSET, {}, cancelled=True) == "cancelled"
+    assert to_status(UNSET, {"http.status_code": 200}, cancelled=True) == "cancelled"
+    assert to_status(UNSET, {"http.status_code": 404}, cancelled=True) == "not_found"
+    assert to_status(ERROR, {"error.type": "ConnectionError"}, cancelled=True) == "cancelled"
+    assert to_status(ERROR, {"http.status_code": 503}, cancelled=True) == "unavailable"
+    assert to_status(OK, {}, cancelled=True) == "ok"

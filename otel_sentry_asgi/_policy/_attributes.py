@@ -46,7 +46,8 @@ _ROWS: Final[dict[Category, str]] = {
         network.local.port network.protocol.name network.protocol.version network.transport
         network.type net.transport net.protocol.name net.protocol.version
         http.request_content_length http.response_content_length http.request.body.size
-        http.response.body.size http.request.method_original http.request.resend_count
+        http.response.body.size http.request.body.decoded_size http.response.body.decoded_size
+        http.request.method_original http.request.resend_count
         user_agent.synthetic.type error.type asgi.event.type
         db.system db.system.name db.name db.namespace db.operation db.operation.name
         db.operation.batch.size db.sql.table db.collection.name db.query.summary
@@ -59,7 +60,7 @@ _ROWS: Final[dict[Category, str]] = {
         rpc.response.status_code graphql.operation.name graphql.operation.type
         gen_ai.system gen_ai.provider.name gen_ai.operation.name gen_ai.request.model
         gen_ai.response.model faas.trigger faas.name faas.version faas.coldstart
-        faas.invocation_id otel.kind otel.scope.name otel.scope.version
+        faas.invocation_id sentry.kind otel.scope.name otel.scope.version
         thread.id thread.name code.function code.function.name code.namespace code.filepath
         code.file.path code.lineno code.line.number exception.type
         service.name service.version service.namespace deployment.environment
@@ -69,6 +70,7 @@ _ROWS: Final[dict[Category, str]] = {
     """,
     Category.AGENT: "http.user_agent user_agent.original",
     Category.DROP: """
+        container.command container.command_args container.command_line
         process.command_args process.command_line process.command process.executable.path
         exception.stacktrace log.record.original log.file.path service.instance.id
     """,
@@ -108,7 +110,7 @@ _ROWS: Final[dict[Category, str]] = {
         gen_ai.retrieval.documents gen_ai.tool.output
     """,
     Category.BODY: "http.request.body.data http.response.body.data",
-    Category.TEXT: "exception.message otel.status_description error.message",
+    Category.TEXT: "exception.message sentry.status.message error.message",
 }
 
 EXACT: Final[dict[str, Category]] = {

@@ -28,8 +28,12 @@ from otel_sentry_asgi._policy._rules import (
 )
 from otel_sentry_asgi._policy._sql import is_command, without_literals
 from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
+from otel_sentry_asgi._semconv import KIND
 
 P = TypeVar("P")
+
+RESOURCE_CONTEXTS: Final = ("cloud_resource", "container", "kubernetes")
+"""Contexts whose keys are names of resource attributes."""
 
 _DROP = object()
 _NO_SECRETS: frozenset[str] = frozenset()
@@ -75,8 +79,10 @@ class Policy:
         if "data" in trace:
             trace["data"] = self.attributes(raw)
         self._clean_links(trace)
-        if "otel" in contexts:
-            contexts["otel"] = {"resource": self.attributes(contexts["otel"].get("resource", {}))}
+        self._clean_resource(contexts)
+        self._clean_tags(cast("Data", transaction))
+        for crumb in _values(transaction.get("breadcrumbs")):
+            self.clean_crumb(crumb)
         for span in transaction.get("spans", ()):
             self._clean_span(span)
         if "request" in transaction:
@@ -100,8 +106,9 @@ class Policy:
         for stacktrace in _stacktraces(event):
             for frame in stacktrace.get("frames") or ():
                 self._clean_frame(frame)
+        self._clean_resource(event.get("contexts", {}))
         for crumb in _values(event.get("breadcrumbs")):
-            self._clean_crumb(crumb)
+            self.clean_crumb(crumb)
         texts = cast("Data", event)
         clean = text_cleaner(secrets, self.query, self.terms)
         for key in ("exception", "logentry", "breadcrumbs", "extra", "message", "threads"):
@@ -182,8 +189,24 @@ class Policy:
         span["description"] = self._label(span.get("description", ""), raw)
         span["data"] = self.attributes(raw)
         self._clean_links(span)
+        self._clean_tags(cast("Data", span))
 
-    def _clean_crumb(self, crumb: Data) -> None:
+    def _clean_resource(self, contexts: Data) -> None:
+        """The contexts that hold attributes of the resource."""
+        for key in RESOURCE_CONTEXTS:
+            if key in contexts:
+                contexts[key] = self.attributes(contexts[key])
+        if "otel" in contexts:
+            contexts["otel"] = {"resource": self.attributes(contexts["otel"].get("resource", {}))}
+
+    def _clean_tags(self, payload: Data) -> None:
+        """Tags that came as attributes: the application chose them, but for its own terms."""
+        for key in payload.get("tags") or ():
+            if holds_term(key, self.terms):
+                payload["tags"][key] = FILTERED
+
+    def clean_crumb(self, crumb: Data) -> Data:
+        """A breadcrumb without what the policy forbids. Changes it in place."""
         raw = crumb.get("data")
         raw = raw if isinstance(raw, dict) else {}
         if raw:
@@ -195,10 +218,14 @@ class Policy:
         elif crumb.get("category") == "subprocess" and isinstance(message, str):
             # A command line: the program may leave, its arguments may hold anything.
             crumb["message"] = message.partition(" ")[0]
+        elif crumb.get("category") == "event" and isinstance(message, str):
+            crumb["message"] = self.text(message)
+        return crumb
 
     def _clean_links(self, payload: Mapping[str, Any]) -> None:
         for link in payload.get("links") or ():
-            link["attributes"] = self.attributes(link.get("attributes") or {})
+            if "attributes" in link:
+                link["attributes"] = self.attributes(link["attributes"] or {})
 
     def _request_headers(self, headers: Mapping[str, Any]) -> Data:
         cleaned = {}
@@ -247,7 +274,7 @@ class Policy:
             system = _system_of(attributes)
             return _each(value, lambda text: without_literals(text, system))
         if category is Category.PEER:
-            kept = self.user_info or attributes.get("otel.kind") != "SERVER"
+            kept = self.user_info or attributes.get(KIND) != "server"
             return value if kept else _DROP
         if category is Category.SECRET:
             return FILTERED

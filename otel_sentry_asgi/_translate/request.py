@@ -11,6 +11,7 @@ from otel_sentry_asgi._translate.text import encodable
 
 AsgiScope = MutableMapping[str, Any]
 
+_CONTENT_TYPE_LENGTH = len("content-type")
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -33,6 +34,14 @@ def to_request(scope: Mapping[str, Any]) -> Data:
     if client:
         request["env"] = {"REMOTE_ADDR": encodable(str(client[0]))}
     return request
+
+
+def is_event_stream(message: Mapping[str, Any]) -> bool:
+    """Whether the response that *message* begins is one of server-sent events."""
+    for name, value in message.get("headers") or ():
+        if len(name) == _CONTENT_TYPE_LENGTH and name.lower() == b"content-type":
+            return bool(value.lower().startswith(b"text/event-stream"))
+    return False
 
 
 def merged_headers(scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -60,28 +69,49 @@ def path_in(scope: Mapping[str, Any]) -> str:
     return path if inside else root + path
 
 
+WHOLE_ROUTE = "otel_sentry_asgi.route"
+"""The key in a scope under which the whole template is kept when the rest of it is let go."""
+
+
+def root_path_in(scope: Mapping[str, Any]) -> str:
+    """What lies before the application, as the server or its own settings say; mounts are part of
+    the application."""
+    root = scope.get("app_root_path", scope.get("root_path"))
+    return str(root or "").rstrip("/")
+
+
 def route_in(scope: Mapping[str, Any]) -> str | None:
-    """The path template that the framework left in the scope; None if it left none or only a part.
+    """The template of the whole path, as far as the framework left it in the scope; None if it
+    left none.
 
-    FastAPI and Litestar write the whole template. Starlette leaves the matched route, which is
-    whole only outside of mounts: below one, `root_path` has grown by the concrete prefix.
+    FastAPI, Litestar and Starlette leave what is whole below the application or the mount that
+    they run in. What lies before is in `root_path`, which grows by the concrete prefix of each
+    mount.
     """
-    effective = getattr(
-        (scope.get("fastapi") or {}).get("effective_route_context"), "path_format", None
-    )
-    for template in (effective, scope.get("path_template")):
+    whole = scope.get(WHOLE_ROUTE)
+    if whole is not None:
+        return str(whole)
+    effective = (scope.get("fastapi") or {}).get("effective_route_context")
+    for template in (
+        getattr(effective, "path_format", None),
+        scope.get("path_template"),
+        getattr(scope.get("route"), "path_format", None),
+    ):
         if isinstance(template, str) and template:
-            return template
-    template = getattr(scope.get("route"), "path_format", None)
-    if not isinstance(template, str) or not template:
-        return None
-    prefix = str(scope.get("root_path") or "").removeprefix(str(scope.get("app_root_path") or ""))
-    return _below_mount(prefix, scope.get("path_params") or {}) + template if prefix else template
+            prefix = str(scope.get("root_path") or "").rstrip("/")
+            return _below_mount(prefix, template, scope.get("path_params") or {}) + template
+    return None
 
 
-def _below_mount(prefix: str, path_params: Mapping[str, Any]) -> str:
-    """The mount's prefix with the values of path parameters put back to their names."""
-    parts = {str(value): f"{{{name}}}" for name, value in path_params.items() if str(value)}
+def _below_mount(prefix: str, template: str, path_params: Mapping[str, Any]) -> str:
+    """The prefix of mounts with the values of its path parameters put back to their names."""
+    if not prefix or not path_params:
+        return prefix
+    parts = {
+        str(value): f"{{{name}}}"
+        for name, value in path_params.items()
+        if str(value) and f"{{{name}" not in template
+    }
     return "/".join(parts.get(part, part) for part in prefix.split("/"))
 
 

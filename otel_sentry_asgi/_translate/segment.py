@@ -4,45 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from operator import itemgetter
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data, SpanPayload, TraceContext, Transaction
-from otel_sentry_asgi._semconv import (
-    ENVIRONMENT,
-    HOST_NAME,
-    HTTP_ROUTE,
-    HTTP_STATUS,
-    RESPONSE_SIZE,
-    SERVICE_NAME,
-    SERVICE_VERSION,
-    Attributes,
-    first,
-    first_int,
-    first_text,
-)
-from otel_sentry_asgi._translate.naming import (
-    Name,
-    path_of,
-    template_of,
-    to_op,
-    to_origin,
-    to_server_name,
-)
-from otel_sentry_asgi._translate.span import (
-    MAX_OP,
-    seconds,
-    to_data,
-    to_json_values,
-    to_links,
-    to_span,
-)
+from otel_sentry_asgi._semconv import HTTP_ROUTE, HTTP_STATUS, RESPONSE_SIZE, number
+from otel_sentry_asgi._translate.events import MAX_CRUMBS, crumbs_of
+from otel_sentry_asgi._translate.naming import Name, to_name
+from otel_sentry_asgi._translate.op import STREAM, scope_name_of, to_op, to_origin
+from otel_sentry_asgi._translate.own import to_measurements, to_tags
+from otel_sentry_asgi._translate.reading import SERVER, Reading
+from otel_sentry_asgi._translate.resource import resource_contexts
+from otel_sentry_asgi._translate.span import add_facts, seconds, to_links, to_span
 from otel_sentry_asgi._translate.status import from_http, to_status
 from otel_sentry_asgi._translate.text import to_text
+from otel_sentry_asgi._translate.urls import path_of
 
 PARENT_ALREADY_SENT = "sentry.parent_span_already_sent"
 """Marks a follow-up transaction, under the name that Sentry's JavaScript and Elixir SDKs use."""
@@ -57,7 +36,15 @@ class RequestFacts:
 
     request: Data | None = None
     route: str | None = None
+    path: str | None = None
+    """The whole path, with what lies before the application."""
+    root_path: str = ""
+    """What lies before the application and is no part of its templates."""
     websocket: bool = False
+    stream: bool = False
+    """The response is an event stream."""
+    cancelled: bool = False
+    """The client left before the response was complete."""
     status_code: int | None = None
     """As sent. A server span that is not the outermost layer may not see a 500 made further out."""
 
@@ -81,27 +68,38 @@ def to_transaction(
     counts children that are not in the list. Of *facts*, only the request counts for a root that
     is no server span.
     """
-    if late or root.kind is not SpanKind.SERVER:
-        facts = RequestFacts(request=facts.request)
-    name, source = transaction_name(root, children, facts=facts, late=late)
-    trace = _trace_context(root, facts=facts, late=late)
+    request = facts.request
+    if late or root.kind is not SERVER:
+        facts = NO_REQUEST
+    reading = Reading(root, websocket=facts.websocket)
+    name, source = _name(reading, children, facts, late=late)
+    trace = _trace_context(root, reading, facts, late=late)
     if sampling_context is not None:
         trace["dynamic_sampling_context"] = _with_name(sampling_context, name, source)
+    start, end = root.start_time or 0, root.end_time or 0
     transaction: Transaction = {
         "type": "transaction",
         "event_id": event_id,
         "platform": "python",
         "transaction": name,
         "transaction_info": {"source": source},
-        "start_timestamp": seconds(root.start_time),
-        "timestamp": seconds(max(root.start_time or 0, root.end_time or 0)),
-        "contexts": _contexts(root, trace, facts),
+        "start_timestamp": seconds(start),
+        "timestamp": seconds(max(start, end)),
+        "contexts": _contexts(root, reading, trace, facts),
         "spans": [_span(span, root) for span in sorted(children, key=_start)],
     }
-    if facts.request is not None:
-        transaction["request"] = facts.request
+    if request is not None:
+        transaction["request"] = request
     if dropped:
         transaction["_dropped_spans"] = dropped
+    if tags := to_tags(reading.own):
+        transaction["tags"] = tags
+    if measurements := to_measurements(reading.own, root.events):
+        transaction["measurements"] = measurements
+    eventful = [span for span in (root, *children) if span.events]
+    if crumbs := [crumb for span in eventful for crumb in crumbs_of(span)]:
+        crumbs.sort(key=itemgetter("timestamp"))
+        transaction["breadcrumbs"] = {"values": crumbs[-MAX_CRUMBS:]}
     return transaction
 
 
@@ -113,16 +111,33 @@ def transaction_name(
     late: bool = False,
 ) -> Name:
     """Name and source. A server span below the root may know the route that the root does not."""
+    if late or root.kind is not SERVER:
+        facts = NO_REQUEST
+    return _name(Reading(root, websocket=facts.websocket), children, facts, late=late)
+
+
+def _name(
+    reading: Reading, children: Sequence[ReadableSpan], facts: RequestFacts, *, late: bool
+) -> Name:
     if late:
-        name, source = to_server_name(root)[0], "custom"
+        name, source = to_name(reading)[0], "custom"
     else:
-        path = path_of(root.attributes or {})
-        route = facts.route
-        for child in children:
-            if child.kind is SpanKind.SERVER:
-                route = template_of(first(child.attributes or {}, HTTP_ROUTE), path) or route
-        name, source = to_server_name(root, route=route, websocket=facts.websocket)
+        routes = (*_nested_routes(reading, children), facts.route)
+        name, source = to_name(reading, routes=routes, path=facts.path, root_path=facts.root_path)
     return to_text(name, MAX_NAME) or "span", source
+
+
+def _nested_routes(reading: Reading, children: Sequence[ReadableSpan]) -> list[str]:
+    """The routes of server spans below a server span, the innermost first. One with a path of its
+    own is another request: a service may call itself without leaving the process."""
+    nested = [span for span in children if span.kind is SERVER] if reading.kind is SERVER else []
+    routes: list[str] = []
+    path = path_of(reading.data) or ""
+    for span in reversed(nested):
+        data = Reading(span).data
+        if path.endswith(path_of(data) or ""):
+            routes.append(data.get(HTTP_ROUTE, ""))
+    return routes
 
 
 def _start(span: ReadableSpan) -> int:
@@ -131,24 +146,30 @@ def _start(span: ReadableSpan) -> int:
 
 def _span(span: ReadableSpan, root: ReadableSpan) -> SpanPayload:
     payload = to_span(span)
-    if span.parent is None:
+    if "parent_span_id" not in payload:
         payload["parent_span_id"] = span_hex(root.context.span_id)
     return payload
 
 
-def _trace_context(root: ReadableSpan, *, facts: RequestFacts, late: bool) -> TraceContext:
-    attributes = root.attributes or {}
-    op = to_op(attributes, root.kind, websocket=facts.websocket) or "function"
+def _trace_context(
+    root: ReadableSpan, reading: Reading, facts: RequestFacts, *, late: bool
+) -> TraceContext:
+    if facts.status_code is not None:
+        reading.data.setdefault(HTTP_STATUS, facts.status_code)
+    op = to_op(reading) or "function"
+    if facts.stream and op == "http.server":
+        op = STREAM
+    context, parent = root.context, root.parent
     trace: TraceContext = {
-        "trace_id": trace_hex(root.context.trace_id),
-        "span_id": span_hex(root.context.span_id),
-        "op": to_text(op, MAX_OP),
-        "status": to_status(root.status, {**attributes, **_http_status(attributes, facts)}),
-        "origin": to_origin(root, op),
-        "data": to_data(root),
+        "trace_id": trace_hex(context.trace_id),
+        "span_id": span_hex(context.span_id),
+        "op": op,
+        "status": to_status(root.status, reading.data, cancelled=facts.cancelled),
+        "origin": to_origin(reading, scope_name_of(root), op),
+        "data": add_facts(reading.data, root),
     }
-    if root.parent is not None:
-        trace["parent_span_id"] = span_hex(root.parent.span_id)
+    if parent is not None:
+        trace["parent_span_id"] = span_hex(parent.span_id)
     if links := to_links(root):
         trace["links"] = links
     if late:
@@ -156,28 +177,39 @@ def _trace_context(root: ReadableSpan, *, facts: RequestFacts, late: bool) -> Tr
     return trace
 
 
-def _contexts(root: ReadableSpan, trace: TraceContext, facts: RequestFacts) -> Data:
+def _contexts(
+    root: ReadableSpan, reading: Reading, trace: TraceContext, facts: RequestFacts
+) -> Data:
     contexts: Data = {"trace": trace}
-    attributes = root.attributes or {}
-    response: Data = {}
-    status = first_int(_http_status(attributes, facts) or attributes, HTTP_STATUS)
-    if status is not None and from_http(status) and not facts.websocket:
-        response["status_code"] = status
-    size = first_int(attributes, RESPONSE_SIZE)
-    if size is not None and 0 <= size < 1 << 63:
-        response["body_size"] = size
-    if response and root.kind is SpanKind.SERVER:
+    if reading.kind is SERVER and (response := _response(reading, facts)):
         contexts["response"] = response
-    if resource := to_json_values(root.resource.attributes):
-        contexts["otel"] = {"resource": resource}
+    for key, context in _contexts_of(root.resource).items():
+        contexts[key] = dict(context)
     return contexts
 
 
-def _http_status(attributes: Attributes, facts: RequestFacts) -> Data:
-    """The status code that was sent, for a span that does not know of any."""
-    if facts.status_code is None or first(attributes, HTTP_STATUS) is not None:
-        return {}
-    return {HTTP_STATUS[0]: facts.status_code}
+def _response(reading: Reading, facts: RequestFacts) -> Data:
+    response: Data = {}
+    status = number(reading.data, HTTP_STATUS)
+    if status is not None and from_http(status) and not facts.websocket:
+        response["status_code"] = status
+    size = number(reading.data, RESPONSE_SIZE)
+    if size is not None and 0 <= size < 1 << 63:
+        response["body_size"] = size
+    return response
+
+
+_latest: tuple[Resource | None, dict[str, Data]] = (None, {})
+
+
+def _contexts_of(resource: Resource) -> dict[str, Data]:
+    """The resource's contexts, kept for the next span: all spans of a provider share one."""
+    global _latest
+    known, contexts = _latest
+    if known is not resource:
+        contexts = resource_contexts(resource)
+        _latest = (resource, contexts)
+    return contexts
 
 
 def _with_name(sampling_context: dict[str, str], name: str, source: str) -> dict[str, str]:
@@ -194,33 +226,3 @@ def rename(transaction: Transaction, name: str) -> None:
     context = transaction["contexts"]["trace"].get("dynamic_sampling_context")
     if context is not None:
         context["transaction"] = name
-
-
-def resource_defaults(resource: Resource | None) -> dict[str, str]:
-    """Release, environment and server name as the resource gives them, valid for Relay."""
-    attributes: dict[str, Any] = dict(resource.attributes) if resource else {}
-    defaults: dict[str, str] = {}
-    version = first_text(attributes, (SERVICE_VERSION,))
-    name = first_text(attributes, (SERVICE_NAME,))
-    if version:
-        known = name and not name.startswith("unknown_service") and "/" not in name
-        defaults["release"] = f"{name}@{version}" if known else version
-    if environment := first_text(attributes, ENVIRONMENT):
-        defaults["environment"] = environment
-    if host := first_text(attributes, (HOST_NAME,)):
-        defaults["server_name"] = host
-    return {key: value for key, value in defaults.items() if _is_valid(key, value)}
-
-
-_LONGEST: Final = {"release": 200, "environment": 64, "server_name": 200}
-_NO_RELEASE: Final = frozenset({".", "..", "latest"})
-_NO_ENVIRONMENT: Final = frozenset({".", "..", "none"})
-_RESERVED: Final = {"release": _NO_RELEASE, "environment": _NO_ENVIRONMENT}
-
-
-def _is_valid(key: str, value: str) -> bool:
-    """Relay empties what is too long or holds these characters; then it is better left out."""
-    if not value.strip() or not value.isprintable() or len(value) > _LONGEST[key]:
-        return False
-    reserved = _RESERVED.get(key)
-    return reserved is None or (value.lower() not in reserved and not {"/", "\\"} & set(value))

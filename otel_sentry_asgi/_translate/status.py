@@ -6,7 +6,18 @@ from typing import Final
 
 from opentelemetry.trace import Status, StatusCode
 
-from otel_sentry_asgi._semconv import HTTP_STATUS, RPC_STATUS, Attributes, first, first_int
+from otel_sentry_asgi._semconv import (
+    ERROR_TYPE,
+    HTTP_STATUS,
+    RPC_GRPC_STATUS,
+    RPC_STATUS,
+    Attributes,
+    number,
+    text,
+)
+
+_OK: Final = StatusCode.OK
+_UNSET: Final = StatusCode.UNSET
 
 # The order is that of the gRPC codes: the index is the code.
 GRPC: Final = (
@@ -33,6 +44,15 @@ STATUSES: Final = frozenset(GRPC)
 
 # Two of gRPC's own names are shorter.
 _SHORT: Final = {"unknown": "unknown_error", "internal": "internal_error"}
+
+# Exceptions that say what happened, by the last part of `error.type`.
+_ERRORS: Final = {
+    "CancelledError": "cancelled",
+    "ClientDisconnect": "cancelled",
+    "ClientDisconnected": "cancelled",
+    "TimeoutError": "deadline_exceeded",
+    "timeout": "deadline_exceeded",
+}
 
 # sentry-sdk's own table (`tracing_utils.get_span_status_from_http_code`) and 499 for clients that
 # left.
@@ -62,25 +82,40 @@ def from_http(code: int) -> str | None:
     return "internal_error" if 500 <= code < 600 else None
 
 
-def _from_rpc(attributes: Attributes) -> str | None:
-    code = first_int(attributes, RPC_STATUS)
+def _from_rpc(data: Attributes, name: str) -> str | None:
+    code = number(data, name)
     if code is not None:
         return GRPC[code] if 0 <= code < len(GRPC) else None
-    name = first(attributes, RPC_STATUS)
-    word = name.lower() if isinstance(name, str) else ""
+    word = (text(data, name) or "").lower()
     word = _SHORT.get(word, word)
     return word if word in STATUSES else None
 
 
-def to_status(status: Status, attributes: Attributes) -> str:
-    """By OTel's explicit OK, HTTP code, gRPC code, then OTel's ERROR or UNSET."""
-    if status.status_code is StatusCode.OK:
+def to_status(status: Status, data: Attributes, *, cancelled: bool = False) -> str:
+    """By OTel's explicit OK, HTTP code, gRPC code, then OTel's ERROR or UNSET.
+
+    *cancelled*: the client left before the response was complete. *data* has current names.
+    """
+    code = status.status_code
+    if code is _OK:
         return "ok"
-    code = first_int(attributes, HTTP_STATUS)
-    known = (from_http(code) if code is not None else None) or _from_rpc(attributes)
-    if status.status_code is StatusCode.UNSET:
-        return known or "ok"
+    known = _from_code(data)
+    if code is _UNSET:
+        return "cancelled" if cancelled and known in (None, "ok") else known or "ok"
     if known and known != "ok":
         return known
+    if cancelled:
+        return "cancelled"
+    named = _ERRORS.get(str(data.get(ERROR_TYPE)).rpartition(".")[2])
+    if named is not None:
+        return named
     word = (status.description or "").lower()
     return word if word in STATUSES and word != "ok" else "internal_error"
+
+
+def _from_code(data: Attributes) -> str | None:
+    code = number(data, HTTP_STATUS) if HTTP_STATUS in data else None
+    known = from_http(code) if code is not None else None
+    if known is None and (RPC_STATUS in data or RPC_GRPC_STATUS in data):
+        return _from_rpc(data, RPC_STATUS) or _from_rpc(data, RPC_GRPC_STATUS)
+    return known

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
@@ -13,7 +13,7 @@ from otel_sentry_asgi import _semconv
 from otel_sentry_asgi._policy._attributes import EXACT, PREFIXES
 from otel_sentry_asgi._translate.request import to_request
 from otel_sentry_asgi._translate.segment import RequestFacts
-from otel_sentry_asgi.testing import span, span_context
+from otel_sentry_asgi.testing import EPOCH, span, span_context
 
 # Everything, lone surrogates included.
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
@@ -52,12 +52,12 @@ _LOOKED_AT = sorted(
     {
         name
         for names in vars(_semconv).values()
-        if isinstance(names, tuple)
-        for name in names
-        if isinstance(name, str)
+        if isinstance(names, (str, tuple, dict))
+        for name in ([names] if isinstance(names, str) else names)
+        if "." in name and " " not in name
     }
     | {"sentry.op", "sentry.name", "sentry.description", "sentry.source", "sentry.origin"}
-    | {"asgi.event.type", "otel.kind", "network.protocol.name"}
+    | {"asgi.event.type", "sentry.tag.a", "sentry.measurement.a", "sentry.measurement.a.unit"}
 )
 KEYS = st.one_of(
     st.sampled_from(_LOOKED_AT),
@@ -88,6 +88,7 @@ def spans(draw: st.DrawFn, *, span_id: int = 1, parent: int | None = None) -> Re
         attributes=draw(ATTRIBUTES),
         status=draw(statuses()),
         links=draw(st.lists(links(), max_size=2)),
+        events=draw(st.lists(events(), max_size=2)),
         resource=Resource(draw(st.dictionaries(KEYS, SCALARS, max_size=3))),
         scope=draw(st.one_of(st.none(), scopes())),
     )
@@ -103,6 +104,16 @@ def statuses(draw: st.DrawFn) -> Status:
 def links(draw: st.DrawFn) -> Link:
     ids = st.integers(0, 3)
     return Link(SpanContext(draw(ids), draw(ids), is_remote=False), draw(ATTRIBUTES))
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Event:
+    attributes = draw(ATTRIBUTES)
+    if draw(st.booleans()):
+        attributes["sentry.measurement_value"] = draw(st.one_of(NUMBERS, SCALARS))
+        attributes["sentry.measurement_unit"] = draw(st.one_of(st.just("second"), SCALARS))
+    when = draw(st.sampled_from([0, EPOCH * 10**9, -1, 1 << 80]))
+    return Event(draw(TEXT), attributes, when)
 
 
 @st.composite

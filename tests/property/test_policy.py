@@ -13,8 +13,8 @@ from otel_sentry_asgi._policy import KeyValueRule, Policy
 from otel_sentry_asgi._policy._rules import clean_query, clean_url, without_credentials
 from otel_sentry_asgi._policy._sql import without_literals
 from otel_sentry_asgi._policy._values import text_cleaner
+from otel_sentry_asgi._translate.attributes import to_json_values
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
-from otel_sentry_asgi._translate.span import to_json_values
 from otel_sentry_asgi.testing import span, span_context
 from tests.payload import encoded
 from tests.policies import POLICIES, PRIVATE, STRICTEST

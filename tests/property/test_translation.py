@@ -9,22 +9,21 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
-from otel_sentry_asgi._translate.naming import (
-    client_url,
-    path_of,
-    template_of,
-    to_description,
-    to_server_name,
-)
+from otel_sentry_asgi._semconv import RENAMED
+from otel_sentry_asgi._translate.attributes import MAX_ITEMS, to_current, to_json_values
+from otel_sentry_asgi._translate.naming import to_description, to_name
+from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.request import (
     merged_headers,
     parse_cookies,
     route_in,
     to_request,
 )
-from otel_sentry_asgi._translate.segment import RequestFacts, resource_defaults, to_transaction
-from otel_sentry_asgi._translate.span import MAX_ITEMS, to_json_values
-from otel_sentry_asgi._translate.text import MAX_TEXT
+from otel_sentry_asgi._translate.resource import resource_defaults
+from otel_sentry_asgi._translate.routes import best_template, template_of
+from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
+from otel_sentry_asgi._translate.text import MAX_TEXT, to_text
+from otel_sentry_asgi._translate.urls import client_url, path_of
 from otel_sentry_asgi.testing import span
 from tests.payload import encoded, problems
 from tests.policies import PRIVATE
@@ -39,7 +38,9 @@ from tests.property.strategies import (
     spans,
 )
 
-SIGNS = {"?", "#", "@"}
+
+def current(attributes: dict[str, Any], *, on_server: bool = False) -> dict[str, Any]:
+    return to_current(attributes, [], on_server=on_server)
 
 
 @given(
@@ -91,7 +92,7 @@ def test_names_of_server_spans_have_no_query_or_fragment(
 ) -> None:
     """Of those, that is, that are named by what was requested and not by the application."""
     made = span(name, kind=SpanKind.SERVER, attributes=attributes)
-    named, source = to_server_name(made, route=route, websocket=websocket)
+    named, source = to_name(Reading(made, websocket=websocket), routes=[route])
     if source != "custom":
         assert not {"?", "#"} & set(named)
 
@@ -101,7 +102,7 @@ def test_urls_of_outgoing_requests_have_no_query_fragment_or_credentials(
     attributes: dict[str, str],
 ) -> None:
     made = span("own name", kind=SpanKind.CLIENT, attributes=attributes)
-    for text in (client_url(attributes), to_description(made)):
+    for text in (client_url(current(attributes)), to_description(Reading(made))):
         authority, _, path = (text or "").partition("://")[2].partition("/")
         assert "@" not in authority
         assert not {"?", "#"} & set(authority + path)
@@ -123,7 +124,7 @@ def test_credentials_never_get_into_a_name(user: str, path: str) -> None:
 @given(url=TEXT)
 def test_a_path_has_no_query_or_fragment(url: str) -> None:
     for name in ("url.path", "http.target", "url.full", "http.url"):
-        assert not {"?", "#"} & set(path_of({name: url}) or "")
+        assert not {"?", "#"} & set(path_of(current({name: url})) or "")
 
 
 @given(route=TEXT, path=st.one_of(st.none(), TEXT))
@@ -172,3 +173,32 @@ def test_any_text_may_stand_in_a_cookie_header(header: str) -> None:
 @given(attributes=ATTRIBUTES)
 def test_any_resource_gives_defaults(attributes: dict[str, Any]) -> None:
     encoded(resource_defaults(Resource(attributes)))
+
+
+@given(
+    templates=st.lists(TEXT.filter(bool), max_size=3),
+    path=st.one_of(st.none(), TEXT),
+    root_path=st.sampled_from(["", "/root"]),
+)
+def test_the_best_template_is_one_of_those_given(
+    templates: list[str], path: str | None, root_path: str
+) -> None:
+    best = best_template(templates, path, root_path)
+    assert best in [*templates, *(f"{root_path}{one}" for one in templates)] or not templates
+
+
+@given(attributes=ATTRIBUTES)
+def test_no_old_name_is_left_and_no_fact_is_lost(attributes: dict[str, Any]) -> None:
+    plain = {key: value for key, value in attributes.items() if isinstance(value, (int, float))}
+    own: list[tuple[str, Any]] = []
+    data = to_current(plain, own, on_server=False)
+    assert not set(data) & (RENAMED.keys() | {"http.target"})
+    kept = {*data, *(name for name, _ in own)}
+    for key in plain:
+        assert key == "http.target" or to_text(RENAMED.get(key, key)) in kept
+
+
+@given(attributes=ATTRIBUTES, on_server=st.booleans())
+def test_names_that_are_current_stay(attributes: dict[str, Any], on_server: bool) -> None:
+    once = current(attributes, on_server=on_server)
+    assert current(once, on_server=on_server) == once
