@@ -2,12 +2,13 @@
 
 1. What is put waits in one queue. There is one thread as long as Sentry is near. When what waits
    has waited for `PATIENCE` and an answer takes longer than `FAR`, or none comes for `STALLED`,
-   there is one more, up to `MAX_CONNECTIONS`. One that has nothing to do for `IDLE` ends.
+   there is one more, up to `MAX_CONNECTIONS`. One that has nothing to do for `IDLE` ends, the last
+   one after `LAST_IDLE`: a delivery that is not used any more holds nothing.
 2. What could not be sent for want of a connection goes back to the head of the queue, and one
    thread tries again, after pauses that grow up to `LONGEST_PAUSE`. What does not fit into the
    queue meanwhile is lost as `queue_overflow`.
-3. Every envelope that was put ends in one way: an answer that took it (below 300, or 429, which the
-   server counts itself), or one call of `lost` with a discard reason.
+3. Every envelope that was put ends in one call of `done`: without a reason if an answer took it
+   (below 300, or 429, which the server counts itself), else with the reason for which it is lost.
 4. A forked child begins with nothing: what waits is its parent's to send.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import contextvars
 import gzip
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -47,8 +47,14 @@ STALLED = 1.0
 IDLE = 10.0
 """Seconds after which a thread that has nothing to do ends, but for the last one."""
 
+LAST_IDLE = 60.0
+"""Seconds after which the last thread ends: servers hang up about then."""
+
 LONGEST_PAUSE = 30.0
 """Seconds between two tries to connect."""
+
+COMPLAIN_EVERY = 60.0
+"""Seconds between two warnings in the log; in between they are on the debug level."""
 
 _FIRST_PAUSE = 0.25
 _AGAIN = "again"
@@ -57,10 +63,10 @@ COMPRESS_FROM = 1_024
 """Bytes: what is smaller is one packet anyway."""
 
 Counts = tuple[tuple[str, int], ...]
-"""The categories of what is in an envelope, with quantities."""
+"""The categories of what is in an envelope, with quantities. The first has the rate limit."""
 
-Lost = Callable[[str, Counts], None]
-"""Called with a discard reason and what is lost, from any thread."""
+Done = Callable[[str | None, Counts], None]
+"""Called from any thread with what was delivered, or with what is lost and a discard reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,9 @@ class Parcel:
 class Poster(Protocol):
     """What `_http.Connection` does."""
 
-    def post(self, body: bytes, *, encoding: str | None = None) -> Response:
+    def post(
+        self, body: bytes, *, encoding: str | None = None, timeout: float | None = None
+    ) -> Response:
         """Send, and wait for the answer."""
 
     def close(self) -> None:
@@ -90,25 +98,22 @@ class Delivery:
     def __init__(
         self,
         connect: Callable[[], Poster],
-        lost: Lost,
+        done: Done,
         *,
-        delivered: Callable[[], None] = lambda: None,
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*connect* makes a poster for a thread; *delivered* is called after each that was taken,
-        on the thread that sent it."""
+        """*connect* makes a poster for a thread; it must not raise."""
         self._connect = connect
-        self._lost = lost
-        self._delivered = delivered
+        self._tell = done
         self._max_bytes = max_bytes
         self._clock = clock
-        self.limits = RateLimits(clock)
+        self._posters: set[Poster] = set()
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
-        lock = threading.Lock()
+        self.limits = RateLimits(self._clock)
+        lock = threading.RLock()  # A signal handler may flush.
         self._work = threading.Condition(lock)
         self._done = threading.Condition(lock)
         self._queue: deque[Parcel] = deque()
@@ -118,11 +123,18 @@ class Delivery:
         self._resume_at = 0.0
         self._round_trip: float | None = None
         self._answered_at = self._clock()
-        self._closed = self._retired = False
+        self._complain_at = self._answered_at
+        self._closed = False
+
+    def begin_in_child(self) -> None:
+        """After a fork: forget everything, and hang up without a word to the server."""
+        for poster in self._posters:
+            poster.close()
+        self._posters = set()
+        self._begin()
 
     def put(self, body: bytes, counts: Counts) -> None:
         """Queue an envelope, compressed where that is worth it."""
-        self._begin_in_child()
         encoding = None
         if len(body) >= COMPRESS_FROM:
             body, encoding = gzip.compress(body, 1, mtime=0), "gzip"
@@ -135,13 +147,12 @@ class Delivery:
                 self._queue.append(parcel)
                 starts = self._call(parcel.since)
         if not fits:
-            self._lost("queue_overflow", counts)
+            self._tell("queue_overflow", counts)
         if starts:
             self._start()
 
     def flush(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until nothing waits and nothing is under way."""
-        self._begin_in_child()
         until = self._clock() + timeout
         with self._work:
             self._resume_at = 0.0
@@ -149,8 +160,9 @@ class Delivery:
             alone = bool(self._queue) and not self._threads
         if alone:  # The interpreter is about to end and starts no threads.
             self._run(until)
+        left = 0.0 if alone else max(0.0, until - self._clock())
         with self._done:
-            return self._done.wait_for(self._is_empty, max(0.0, until - self._clock()))
+            return self._done.wait_for(self._is_empty, left)
 
     def close(self) -> None:
         """End the threads; what still waits is lost."""
@@ -162,16 +174,6 @@ class Delivery:
             self._work.notify_all()
         for parcel in left:
             self._settle(parcel, "network_error")
-
-    def retire(self) -> None:
-        """End the threads as soon as nothing waits any more."""
-        with self._work:
-            self._retired = True
-            self._work.notify_all()
-
-    def _begin_in_child(self) -> None:
-        if self._pid != os.getpid():
-            self._begin()
 
     def _is_empty(self) -> bool:
         return not self._queue and not self._under_way
@@ -213,10 +215,12 @@ class Delivery:
     def _run(self, until: float | None = None) -> None:
         """Send until there is nothing to do any more; with *until*, as a part of `flush`."""
         poster = self._connect()
+        self._posters.add(poster)
         try:
             while (parcel := self._take(until)) is not None:
-                self._send(poster, parcel)
+                self._send(poster, parcel, until)
         finally:
+            self._posters.discard(poster)
             poster.close()
 
     def _take(self, until: float | None) -> Parcel | None:
@@ -235,18 +239,20 @@ class Delivery:
         while not self._closed:
             now = self._clock()
             pause = self._pause(now) if self._failures else 0.0
+            if until is not None and (now >= until or pause or not self._queue):
+                return None
             if self._queue and not pause:
                 if not self._under_way:
                     self._answered_at = now
                 self._under_way += 1
                 return self._queue.popleft()
-            is_spare = self._threads > 1 and not self._is_far(now)
-            if until is not None or (not self._queue and (is_spare or self._retired)):
+            is_last = self._threads == 1
+            if not self._queue and not is_last and not self._is_far(now):
                 return None
             self._idle += 1
-            woken = self._work.wait(pause or (IDLE if self._threads > 1 else None))
+            woken = self._work.wait(pause or (LAST_IDLE if is_last else IDLE))
             self._idle -= 1
-            if not woken and not self._queue and self._threads > 1:
+            if not woken and not self._queue and (is_last or self._threads > 1):
                 return None
         return None
 
@@ -254,33 +260,30 @@ class Delivery:
         """Seconds until the next try to connect. Locked."""
         return IDLE if self._under_way else max(0.0, self._resume_at - now)
 
-    def _send(self, poster: Poster, parcel: Parcel) -> None:
-        outcome: str | None = (
-            "internal_sdk_error"  # Should anything be raised that is not foreseen.
-        )
+    def _send(self, poster: Poster, parcel: Parcel, until: float | None) -> None:
+        outcome: str | None = "internal_sdk_error"
         try:
-            outcome = self._outcome(poster, parcel)
-        finally:
-            if outcome == _AGAIN:
-                self._put_back(parcel)
-            else:
-                self._settle(parcel, outcome)
-        if outcome is None:
-            self._delivered()
+            outcome = self._outcome(poster, parcel, until)
+        except Exception:
+            logger.warning("an upload to Sentry failed", exc_info=True)
+        if outcome == _AGAIN:
+            self._put_back(parcel)
+        else:
+            self._settle(parcel, outcome)
 
-    def _outcome(self, poster: Poster, parcel: Parcel) -> str | None:
+    def _outcome(self, poster: Poster, parcel: Parcel, until: float | None) -> str | None:
         """None if it was taken, a discard reason if it is lost, or `_AGAIN`."""
-        if any(self.limits.are_over(category) for category, _ in parcel.counts):
+        if self.limits.are_over(parcel.counts[0][0]):
             return "ratelimit_backoff"
         begin = self._clock()
+        timeout = None if until is None else until - begin
         try:
-            response = poster.post(parcel.body, encoding=parcel.encoding)
+            response = poster.post(parcel.body, encoding=parcel.encoding, timeout=timeout)
         except NotConnected as error:
-            log = logger.debug if self._failures else logger.warning
-            log("no way to Sentry, trying again: %s", error)
+            self._complain("no way to Sentry, trying again: %s", error)
             return _AGAIN
         except (OSError, ValueError) as error:
-            logger.warning("an upload to Sentry had no answer: %s", error)
+            self._complain("an upload to Sentry had no answer: %s", error)
             return "network_error"
         self.limits.update(response.status, response.headers)
         with self._work:
@@ -289,15 +292,20 @@ class Delivery:
             if self._failures:
                 self._failures = 0
                 self._work.notify_all()
-        return _reason_of(response.status)
+        if 200 <= response.status < 300 or response.status == 429:
+            return None
+        self._complain("Sentry answers an upload with %d", response.status)
+        return "send_error" if response.status == 413 else "network_error"
 
     def _put_back(self, parcel: Parcel) -> None:
         with self._work:
             closed = self._closed
             if not closed:
-                pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 10))
-                self._failures += 1
-                self._resume_at = self._clock() + pause
+                now = self._clock()
+                if now >= self._resume_at:  # Those that fail together are one failure.
+                    pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+                    self._failures += 1
+                    self._resume_at = now + pause
                 self._under_way -= 1
                 self._queue.appendleft(parcel)
         if closed:
@@ -305,22 +313,19 @@ class Delivery:
 
     def _settle(self, parcel: Parcel, reason: str | None) -> None:
         """*parcel* is done with."""
-        if reason is not None:
-            self._lost(reason, parcel.counts)
+        try:
+            self._tell(reason, parcel.counts)
+        except Exception:
+            logger.warning("what became of an upload could not be noted", exc_info=True)
         with self._work:
             self._bytes -= len(parcel.body)
             self._under_way -= 1
             if self._is_empty():
                 self._done.notify_all()
 
-
-def _reason_of(status: int) -> str | None:
-    """Why an answer means that the envelope is lost; None if it was taken, and with 429, of which
-    the server itself keeps count."""
-    if 200 <= status < 300 or status == 429:
-        return None
-    if status == 413:
-        logger.warning("Sentry takes no envelope of this size (413)")
-        return "send_error"
-    logger.warning("Sentry answers an upload with %d", status)
-    return "network_error"
+    def _complain(self, text: str, *arguments: object) -> None:
+        now = self._clock()
+        is_due = now >= self._complain_at
+        if is_due:
+            self._complain_at = now + COMPLAIN_EVERY
+        logger.log(logging.WARNING if is_due else logging.DEBUG, text, *arguments)

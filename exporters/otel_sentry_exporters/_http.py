@@ -10,8 +10,10 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +21,11 @@ from urllib.parse import unquote, urlsplit
 MAX_HEAD = 65_536
 """Bytes of a response's head (`http.client` takes 64 KiB for a single line)."""
 
+MAX_BODY = 65_536
+"""Bytes of a response's body, above which a new connection is cheaper than the rest of it."""
+
 _CHUNK = 65_536
+_MOMENT = 0.1
 
 
 class NotConnected(OSError):
@@ -42,7 +48,11 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where uploads go and by which way. *timeout* is in seconds, for each wait on the socket."""
+    """Where uploads go and by which way.
+
+    *timeout* is in seconds, for each wait on the socket, and the time after which an answer that
+    comes in pieces is not waited for any more. *proxy* is the URL of a plain HTTP proxy.
+    """
 
     scheme: str
     host: str
@@ -61,29 +71,42 @@ class Connection:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._head = _head_of(target)
+        self._head = b""
         self._socket: socket.socket | None = None
 
-    def post(self, body: bytes, *, encoding: str | None = None) -> Response:
+    def post(
+        self, body: bytes, *, encoding: str | None = None, timeout: float | None = None
+    ) -> Response:
         """Send *body*; connects if need be, and anew if the server has hung up since the last time.
+
+        *timeout*, in seconds, takes the place of the target's if it is shorter.
 
         Raises:
             NotConnected: There is no way to the server.
             OSError: There was, but no answer came.
+            ValueError: The target has a header that HTTP has no form for.
         """
+        self._head = self._head or _head_of(self._target)
         extra = f"Content-Encoding: {encoding}\r\n" if encoding else ""
         end = f"{extra}Content-Length: {len(body)}\r\n\r\n".encode("ascii")
         request = b"".join((self._head, end, body))
+        wait = self._target.timeout
+        if timeout is not None and timeout < wait:
+            wait = max(timeout, _MOMENT)
+            if self._socket is not None:
+                self._socket.settimeout(wait)
         if self._socket is not None:
-            try:
-                return self._exchange(self._socket, request)
-            except (_Closed, ConnectionError):
-                pass  # Servers hang up on idle connections, at any time.
+            # Servers hang up on idle connections at any time, some after saying so (408).
+            with suppress(_Closed, ConnectionError, ssl.SSLError):
+                response = self._exchange(self._socket, request, wait)
+                if response.status != http.client.REQUEST_TIMEOUT:
+                    return response
+            self.close()
         try:
-            self._socket = _connected(self._target)
+            self._socket = _connected(self._target, wait)
         except (OSError, http.client.HTTPException) as error:
             raise NotConnected(str(error) or type(error).__name__) from error
-        return self._exchange(self._socket, request)
+        return self._exchange(self._socket, request, wait)
 
     def close(self) -> None:
         """Hang up."""
@@ -91,10 +114,18 @@ class Connection:
         if connected is not None:
             connected.close()
 
-    def _exchange(self, connected: socket.socket, request: bytes) -> Response:
+    def _exchange(self, connected: socket.socket, request: bytes, wait: float) -> Response:
         try:
-            connected.sendall(request)
-            response = _read_response(connected)
+            try:
+                connected.sendall(request)
+            except OSError:
+                # It may have said why (413, say) before it had taken all of it.
+                early = _answer_so_far(connected)
+                if early is None:
+                    raise
+                response = early
+            else:
+                response = _read_response(connected, wait)
         except BaseException:
             self.close()
             raise
@@ -106,7 +137,7 @@ class Connection:
 def _head_of(target: Target) -> bytes:
     """All of the request's head that is always the same."""
     default = {"http": 80, "https": 443}[target.scheme]
-    host = f"[{target.host}]" if ":" in target.host else target.host
+    host = _bracketed(target.host)
     authority = host if target.port == default else f"{host}:{target.port}"
     headers = {"Host": authority, **target.headers}
     path = target.path
@@ -117,41 +148,42 @@ def _head_of(target: Target) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{''.join(lines)}".encode("latin-1")
 
 
-def _connected(target: Target) -> socket.socket:
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _connected(target: Target, timeout: float) -> socket.socket:
     """A connected socket: to the server, to a proxy, or through one."""
     host, port = target.host, target.port
-    proxy = urlsplit(target.proxy) if target.proxy else None
-    if proxy is not None and proxy.hostname:
-        host, port = proxy.hostname, proxy.port or (443 if proxy.scheme == "https" else 80)
-    plain = http.client.HTTPConnection(host, port, timeout=target.timeout)
+    if target.proxy:
+        proxy = urlsplit(target.proxy)
+        host, port = proxy.hostname or "", proxy.port or 80
+    plain = http.client.HTTPConnection(host, port, timeout=timeout)
     plain.connect()
     assert plain.sock is not None
     connected: socket.socket = plain.sock
     try:
         for level, option, value in target.socket_options:
             connected.setsockopt(level, option, value)
-        if proxy is not None and proxy.scheme == "https":
-            connected = plain.sock = target.tls().wrap_socket(connected, server_hostname=host)
         if target.scheme == "https":
-            if proxy is not None:
-                _tunnel(plain, target)
-            connected = target.tls().wrap_socket(plain.sock, server_hostname=target.host)
+            if target.proxy:
+                _tunnel(plain, target, timeout)
+            connected = target.tls().wrap_socket(connected, server_hostname=target.host)
     except BaseException:
         connected.close()
         raise
     return connected
 
 
-def _tunnel(connection: http.client.HTTPConnection, target: Target) -> None:
+def _tunnel(connection: http.client.HTTPConnection, target: Target, timeout: float) -> None:
     """Have the proxy connect to the server."""
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    connection.putrequest("CONNECT", f"{host}:{target.port}", skip_host=True)
-    connection.putheader("Host", f"{host}:{target.port}")
+    authority = f"{_bracketed(target.host)}:{target.port}"
+    connection.putrequest("CONNECT", authority, skip_host=True, skip_accept_encoding=True)
+    connection.putheader("Host", authority)
     for name, value in _proxy_headers(target).items():
         connection.putheader(name, value)
     connection.endheaders()
-    assert connection.sock is not None
-    response = _read_response(connection.sock, has_body=False)
+    response = _read_response(connection.sock, timeout, has_body=False)
     if response.status != http.client.OK:
         msg = f"the proxy answers {response.status} to CONNECT"
         raise OSError(msg)
@@ -167,35 +199,67 @@ def _proxy_headers(target: Target) -> dict[str, str]:
     return headers
 
 
-def _read_response(connected: Any, *, has_body: bool = True) -> Response:
-    """A response; its body is thrown away."""
-    received = b""
-    while True:
-        response, received = _read_head(connected, received)
-        if response.status >= 200:
-            break  # What comes before it (100 Continue) is no answer.
-    if not has_body or response.status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED):
-        return response
-    headers = response.headers
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        left = _skip_chunks(connected, received)
-    elif (length := headers.get("content-length", "")).isdigit():
-        left = _skip(connected, received, int(length))
-    else:
-        left = b"up to its end"
-    return replace(response, persists=False) if left else response
+class _Reader:
+    """What comes from a socket."""
+
+    def __init__(self, connected: Any, timeout: float) -> None:
+        self._connected = connected
+        self._until = time.monotonic() + timeout
+        self.held = b""
+        """What has come and has not been looked at."""
+
+    def up_to(self, mark: bytes) -> bytes:
+        """What comes before *mark*, which is thrown away."""
+        while (end := self.held.find(mark)) < 0:
+            if len(self.held) > MAX_HEAD:
+                msg = "the response has no end"
+                raise OSError(msg)
+            self._receive()
+        found, self.held = self.held[:end], self.held[end + len(mark) :]
+        return found
+
+    def skip(self, length: int) -> None:
+        """Throw away *length* bytes."""
+        while len(self.held) < length:
+            length -= len(self.held)
+            self.held = b""
+            self._receive()
+        self.held = self.held[length:]
+
+    def _receive(self) -> None:
+        if time.monotonic() > self._until:
+            msg = "the response takes too long"
+            raise TimeoutError(msg)
+        chunk: bytes = self._connected.recv(_CHUNK)
+        if not chunk:
+            msg = "the server has closed the connection"
+            raise OSError(msg) if self.held else _Closed(msg)
+        self.held += chunk
 
 
-def _read_head(connected: Any, received: bytes) -> tuple[Response, bytes]:
-    """Status and headers, and what has been received of the body."""
-    while (end := received.find(b"\r\n\r\n")) < 0:
-        if len(received) > MAX_HEAD:
-            msg = "the response has no end of its headers"
-            raise OSError(msg)
-        received += _receive(connected, error=OSError if received else _Closed)
-    first, *lines = received[:end].decode("latin-1").split("\r\n")
+def _answer_so_far(connected: Any) -> Response | None:
+    with suppress(OSError):
+        connected.settimeout(_MOMENT)
+        return replace(_read_response(connected, _MOMENT, has_body=False), persists=False)
+    return None
+
+
+def _read_response(connected: Any, timeout: float, *, has_body: bool = True) -> Response:
+    """A response. Its body is thrown away if the connection can be used again thereby."""
+    reader = _Reader(connected, timeout)
+    response = _read_head(reader)
+    while response.status < 200:  # What comes before it (100 Continue) is no answer.
+        response = _read_head(reader)
+    if has_body and response.persists and not _at_end(reader, response):
+        return replace(response, persists=False)
+    return response
+
+
+def _read_head(reader: _Reader) -> Response:
+    first, *lines = reader.up_to(b"\r\n\r\n").decode("latin-1").split("\r\n")
     version, _, status = first.partition(" ")
-    if not version.startswith("HTTP/1.") or not status[:3].isdigit():
+    code = status[:3]
+    if not version.startswith("HTTP/1.") or not code.isdecimal() or len(code) < 3:
         msg = f"no HTTP response: {first[:40]!r}"
         raise OSError(msg)
     headers: dict[str, str] = {}
@@ -204,31 +268,31 @@ def _read_head(connected: Any, received: bytes) -> tuple[Response, bytes]:
         name, value = name.lower(), value.strip()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     persists = version != "HTTP/1.0" and "close" not in headers.get("connection", "").lower()
-    return Response(int(status[:3]), headers, persists), received[end + 4 :]
+    return Response(int(code), headers, persists)
 
 
-def _receive(connected: Any, error: type[OSError] = OSError) -> bytes:
-    chunk: bytes = connected.recv(_CHUNK)
-    if not chunk:
-        msg = "the server has closed the connection"
-        raise error(msg)
-    return chunk
+def _at_end(reader: _Reader, response: Response) -> bool:
+    """Whether the body could be thrown away, and nothing came after it."""
+    headers = response.headers
+    length = headers.get("content-length", "")
+    with suppress(OSError, ValueError):
+        if response.status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED):
+            return not reader.held
+        if "chunked" in headers.get("transfer-encoding", "").lower():
+            return _skip_chunks(reader) and not reader.held
+        if length.isdecimal() and int(length) <= MAX_BODY:
+            reader.skip(int(length))
+            return not reader.held
+    return False
 
 
-def _skip(connected: Any, received: bytes, length: int) -> bytes:
-    """Throw away *length* bytes; what has been received beyond them."""
-    while len(received) < length:
-        length -= len(received)
-        received = _receive(connected)
-    return received[length:]
-
-
-def _skip_chunks(connected: Any, received: bytes) -> bytes:
-    """Throw away a chunked body; what has been received beyond it."""
-    size = 1
-    while size:
-        while (end := received.find(b"\r\n")) < 0:
-            received += _receive(connected)
-        size = int(received[:end].partition(b";")[0], 16)
-        received = _skip(connected, received[end + 2 :], size + 2)
-    return received
+def _skip_chunks(reader: _Reader) -> bool:
+    """Whether all of a chunked body could be thrown away; trailers are not worth it."""
+    left = MAX_BODY
+    while left >= 0:
+        size = int(reader.up_to(b"\r\n").partition(b";")[0], 16)
+        if size <= 0:
+            return size == 0 and reader.up_to(b"\r\n") == b""
+        reader.skip(min(size, left) + 2)
+        left -= size
+    return False

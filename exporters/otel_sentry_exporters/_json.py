@@ -36,5 +36,5 @@ def encode(payload: Any) -> bytes:
     """
     try:
         return _encode(payload)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return _standard(payload)

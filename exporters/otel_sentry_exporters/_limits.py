@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 
 RETRY_AFTER = 60.0
-"""Seconds to wait after a 429 that does not say (sentry-sdk's default)."""
+"""Seconds to wait after a 429 that does not say, or says none (sentry-sdk's default)."""
 
 _ALL = ""
 
@@ -42,14 +44,15 @@ class RateLimits:
             for limit in limits.split(","):
                 self._add(limit.strip())
         elif status == 429:
-            self._set(_ALL, self._seconds(headers.get("retry-after", "")))
+            self._set(_ALL, self._seconds(headers.get("retry-after", "")) or RETRY_AFTER)
 
     def _add(self, limit: str) -> None:
         """One quota: `seconds:category;category:scope:reason:namespaces`; no category is all."""
-        seconds, _, rest = limit.partition(":")
+        seconds, separator, rest = limit.partition(":")
         with suppress(ValueError):
-            for category in rest.partition(":")[0].split(";"):
-                self._set(category.strip(), float(seconds))
+            wait = _finite(seconds)
+            for category in rest.partition(":")[0].split(";") if separator else ():
+                self._set(category.strip(), wait)
 
     def _set(self, category: str, seconds: float) -> None:
         until = self._clock() + seconds
@@ -58,7 +61,17 @@ class RateLimits:
     def _seconds(self, retry_after: str) -> float:
         """Seconds, or a date."""
         with suppress(ValueError):
-            return max(0.0, float(retry_after))
-        with suppress(ValueError, TypeError):
-            return max(0.0, parsedate_to_datetime(retry_after).timestamp() - self._wall_clock())
-        return RETRY_AFTER
+            return _finite(retry_after)
+        with suppress(ValueError, TypeError, OverflowError):
+            date = parsedate_to_datetime(retry_after)
+            if date.tzinfo is None:
+                date = date.replace(tzinfo=timezone.utc)
+            return max(0.0, date.timestamp() - self._wall_clock())
+        return 0.0
+
+
+def _finite(seconds: str) -> float:
+    number = float(seconds)
+    if not math.isfinite(number):
+        raise ValueError(seconds)
+    return max(0.0, number)

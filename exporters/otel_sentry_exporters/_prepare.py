@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, Final
 
@@ -32,13 +32,12 @@ _OWN: Final = {
     *(*_FROM_OPTIONS, "type", "event_id", "platform", "transaction", "transaction_info", "sdk"),
     *("start_timestamp", "timestamp", "spans", "_meta"),
 }
-_PARTS: Final = {
-    "contexts": frozenset({"trace", "otel", "response"}),
-    "request": frozenset({"method", "url", "query_string", "headers", "cookies", "env"}),
-}
-"""The bridge's own members of what others add to."""
+_PARTS: Final = ("contexts", "request")
+"""Of these, others add single members."""
 _BAGS: Final = frozenset({"extra", "breadcrumbs"})
 """What sentry-sdk cuts in depth and breadth."""
+_DEEPEST: Final = 20
+"""Levels, below which sentry-sdk looks for cycles."""
 
 _TRUSTED: Final = ("sentry_sdk.", "otel_sentry_asgi.", "otel_sentry_exporters.")
 
@@ -48,8 +47,9 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
 
     To be called with the scopes of its request in force. May change *event*.
     """
-    options, before = client.options, len(event["spans"])
-    applied = _merged_scope().apply_to_event(event, hint, options)
+    options, before, own = client.options, len(event["spans"]), dict(event["contexts"])
+    scope = _merged_scope()
+    applied = scope.apply_to_event(event, hint, options)
     if applied is None:
         _lose(client, "event_processor", before + 1, transactions=1)
         return None
@@ -64,17 +64,21 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
     if scrubber and is_whole:
         scrubber.scrub_event(event)
     elif scrubber:
-        _scrubber.scrub(event, scrubber, meta)
+        _scrubber(tuple(scrubber.denylist)).scrub(event, meta)
     if gone + dropped > 0:
-        length = {"len": before + dropped}
+        # More than there were, as the client has it, if hooks took some.
+        length = {"len": before + gone + dropped}
         if is_whole:
             event["spans"] = AnnotatedValue(event.get("spans", []), length)
         else:
             meta.setdefault("spans", {})[""] = length
+    if truncated := getattr(scope, "_n_breadcrumbs_truncated", 0):
+        crumbs = event.get("breadcrumbs", {"values": []})
+        event["breadcrumbs"] = AnnotatedValue(crumbs, {"len": len(crumbs["values"]) + truncated})
     if is_whole:
         event = _serialize(event, options)
     else:
-        _serialize_foreign(event, options, meta)
+        _serialize_foreign(event, own, options, meta)
     callback = options.get("before_send_transaction")
     return event if callback is None else _asked(callback, event, hint, client)
 
@@ -134,17 +138,16 @@ class _Scrubber:
     """The client's own scrubber, looking names up in a set instead of a list, and at a span only if
     its attributes have a name that has not been looked up before."""
 
-    def __init__(self) -> None:
-        self._denylist: tuple[str, ...] | None = None
-        self._fast: Any = EventScrubber([], send_default_pii=True)
+    def __init__(self, denylist: tuple[str, ...]) -> None:
+        fast: Any = EventScrubber([], send_default_pii=True)
+        fast.denylist = frozenset(denylist)
+        self._fast = fast
         self._innocent: set[str] = set()
 
-    def scrub(self, event: Event, scrubber: EventScrubber, meta: Event) -> None:
-        """Do to *event* what *scrubber* does to a transaction; its remarks go to *meta*."""
-        denylist = tuple(scrubber.denylist)
-        if denylist != self._denylist or len(self._innocent) > _MAX_NAMES:
-            self._denylist, self._innocent = denylist, set()
-            self._fast.denylist = frozenset(denylist)
+    def scrub(self, event: Event, meta: Event) -> None:
+        """Do to *event* what the client's does to a transaction; the remarks go to *meta*."""
+        if len(self._innocent) > _MAX_NAMES:
+            self._innocent.clear()
         fast = self._fast
         fast.scrub_request(event)
         fast.scrub_extra(event)
@@ -164,7 +167,7 @@ class _Scrubber:
 
 
 _MAX_NAMES: Final = 10_000
-_scrubber = _Scrubber()
+_scrubber = lru_cache(maxsize=8)(_Scrubber)
 
 
 def _resolve(values: Any, meta: Event, *path: str) -> None:
@@ -194,18 +197,20 @@ def _serialize(event: Event, options: Mapping[str, Any]) -> Event:
     return serialized
 
 
-def _serialize_foreign(event: Event, options: Mapping[str, Any], meta: Event) -> None:
-    """Convert what the bridge has not built. Of a part in *event* the own rest stays as it is."""
+def _serialize_foreign(
+    event: Event, own: Mapping[str, Any], options: Mapping[str, Any], meta: Event
+) -> None:
+    """Convert what the bridge has not built; *own* is what it has in `contexts`."""
     foreign = {
         key: value
         for key, value in event.items()
         if key not in _OWN and key not in _PARTS and (key in _BAGS or not _is_plain(value))
     }
-    for key, own in _PARTS.items():
+    for key in _PARTS:
         part = event.get(key)
         if isinstance(part, dict):
-            rest = {name: part[name] for name in part if name not in own}
-            if rest and ("data" in rest or not _is_plain(rest)):
+            rest = {name: value for name, value in part.items() if _is_foreign(name, value, own)}
+            if rest:
                 foreign[key] = rest
         elif part is not None:
             foreign[key] = part
@@ -213,21 +218,34 @@ def _serialize_foreign(event: Event, options: Mapping[str, Any], meta: Event) ->
         serialized = _serialize(foreign, options)
         _merge(meta, serialized.pop("_meta", {}))
         for key, value in serialized.items():
-            event[key] = {**event[key], **value} if key in _PARTS else value
+            if key in _PARTS and isinstance(event[key], dict):
+                kept = {name: event[key][name] for name in event[key].keys() - foreign[key].keys()}
+                value = {**kept, **value}
+            event[key] = value
     if meta:
         _merge(event.setdefault("_meta", {}), meta)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_foreign(name: Any, value: Any, own: Mapping[str, Any]) -> bool:
+    """Whether a member of a part has to be looked at. The body (`request.data`) is a bag, too."""
+    if own.get(name) is value:
+        return False
+    return name == "data" or type(name) is not str or not _is_plain(value)
+
+
+def _is_plain(value: Any, depth: int = _DEEPEST) -> bool:
     """Whether it is JSON, of Python's own types and without sentry-sdk having to cut it."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
         return True
     if kind is float:
         return math.isfinite(value)
-    if kind is dict:
-        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
-    return kind is list and all(map(_is_plain, value))
+    if kind is dict and depth:
+        for key, item in value.items():
+            if type(key) is not str or not (type(item) is str or _is_plain(item, depth - 1)):
+                return False
+        return True
+    return kind is list and depth > 0 and all(_is_plain(item, depth - 1) for item in value)
 
 
 def _merge(meta: Event, more: Event) -> None:

@@ -32,18 +32,18 @@ _KEEP_ALIVE: Final = (
 
 def to_target(client: Any) -> Target | None:
     """Where to send what *client* would send; None if only its own transport can: the application
-    gave it one, or it is for HTTP/2, for asyncio, or behind a SOCKS proxy."""
+    gave it one, or it is for HTTP/2, for asyncio, or behind a SOCKS or HTTPS proxy."""
     transport, options = client.transport, client.options
     if type(transport) is not HttpTransport or transport.parsed_dsn is None:
         return None
     dsn = transport.parsed_dsn
     proxy = _proxy_of(dsn, options)
-    if proxy is not None and proxy.startswith("socks"):
+    if proxy is not None and not proxy.lower().startswith("http://"):
         return None
     auth = dsn.to_auth(f"sentry.python/{VERSION}")
     return Target(
         scheme=dsn.scheme,
-        host=dsn.host,
+        host=dsn.host if dsn.host.isascii() else dsn.host.encode("idna").decode("ascii"),
         port=dsn.port,
         path=_path_of(str(auth.get_api_url(EndpointType.ENVELOPE))),
         headers={

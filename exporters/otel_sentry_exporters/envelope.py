@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 import time
-from collections import Counter
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -27,26 +30,30 @@ if TYPE_CHECKING:
 REPORT_EVERY: Final = 30.0
 """Seconds between two client reports (sentry-sdk's own interval beside other envelopes)."""
 
+MAX_CLIENTS: Final = 8
+"""Sentry clients that are delivered for. With more, what waits for the one that has not been used
+for longest is lost, as `network_error`."""
+
 
 class EnvelopeExporter:
     """Sends what the Sentry client would send for a transaction, for a fraction of the CPU.
 
     The client's options, scopes, event processors, `before_send_transaction` and scrubber apply as
     they do with `SdkExporter`. Delivery is apart from the client's own queue, so errors never wait
-    behind transactions: a queue of at most *max_bytes*, several connections if Sentry is far,
-    rate limits, and another try when there is no connection. A client whose transport is not
-    sentry-sdk's plain HTTP one (one of the application's own, HTTP/2, SOCKS) gets the envelopes to
-    deliver itself. What is lost is in the client's reports.
+    behind transactions: a queue of at most *max_bytes* for each client, several connections if
+    Sentry is far, rate limits, and another try when there is no connection. A client whose
+    transport is not sentry-sdk's plain HTTP one (one of the application's own, HTTP/2) or whose
+    proxy is none of plain HTTP gets the envelopes to deliver itself. What is lost is in the
+    client's reports.
     """
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._client: Any = None
-        self._delivery: Delivery | None = None
-        self._reported_at = time.monotonic()
-        self._lock = threading.Lock()
+        self._routes: OrderedDict[Any, _Route] = OrderedDict()
+        self._lock = threading.RLock()
         self.lost: Counter[str] = Counter()
         """Spans that were lost after `export`, by discard reason."""
+        _exporters.add(self)
 
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:
         """Queue the transaction.
@@ -54,47 +61,43 @@ class EnvelopeExporter:
         Raises what the encoder does for a value that JSON has no form for, which only
         `before_send_transaction` can have put there.
         """
-        client = sentry_sdk.get_client()
-        if client is not self._client:
-            self._turn_to(client)
         # In a context of its own: the scopes of the request are put into force in it.
-        contextvars.copy_context().run(self._export, transaction.payload, origin, client)
+        contextvars.copy_context().run(self._export, transaction.payload, origin)
 
     def force_flush(self, timeout: float) -> bool:
         """Wait until all is delivered or counted as lost, here and in the client's own transport.
         False if that took longer than *timeout* seconds, as far as sentry-sdk tells."""
         until = time.monotonic() + timeout
-        done = self._delivery is None or self._delivery.flush(timeout)
+        # Sets sessions and the like on their way while we wait for ours.
+        sentry_sdk.flush(timeout=min(_MOMENT, timeout))
+        done = True
+        for route in self._known_routes():
+            if route.delivery is not None:
+                done = route.delivery.flush(max(0.0, until - time.monotonic())) and done
         sentry_sdk.flush(timeout=max(0.0, until - time.monotonic()))
         return done
 
     def shutdown(self) -> None:
         """Close the connections. The client belongs to the application and stays as it is."""
-        delivery, self._delivery, self._client = self._delivery, None, None
-        if delivery is not None:
-            delivery.close()
+        for route in self._known_routes(forget=True):
+            route.close()
 
-    def _turn_to(self, client: Any) -> None:
-        """Deliver for *client* from now on; what waits goes where it was meant to go."""
-        before, self._client = self._delivery, client
-        target = to_target(client)
-        self._delivery = None
-        if target is not None:
-            self._delivery = Delivery(
-                partial(Connection, target),
-                partial(self._lose, client.transport),
-                delivered=partial(self._report, client.transport),
-                max_bytes=self._max_bytes,
-            )
-        if before is not None:
-            before.retire()
+    def begin_in_child(self) -> None:
+        """After a fork: what waits, and what was lost, is the parent's."""
+        self._lock = threading.RLock()
+        self.lost.clear()
+        for route in self._routes.values():
+            if route.delivery is not None:
+                route.delivery.begin_in_child()
 
-    def _export(self, event: Any, origin: Origin, client: Any) -> None:
+    def _export(self, event: Any, origin: Origin) -> None:
         Scope.set_isolation_scope(_or_empty(origin.isolation_scope))
         Scope.set_current_scope(_or_empty(origin.current_scope))
-        delivery, spans = self._delivery, len(event["spans"]) + 1
+        client: Any = sentry_sdk.get_client()
+        route = self._route_of(client)
+        delivery, spans = route.delivery, len(event["spans"]) + 1
         if delivery is not None and delivery.limits.are_over("transaction"):
-            self._lose(client.transport, "ratelimit_backoff", _counts(spans))
+            route.settled("ratelimit_backoff", _counts(spans))
             return
         hint: dict[str, Any] = {}
         prepared = prepare(event, client, hint)
@@ -114,26 +117,88 @@ class EnvelopeExporter:
             if delivery is None and client.transport is not None:
                 client.transport.capture_envelope(envelope)
         if delivery is not None:
+            if attachments and delivery.limits.are_over("attachment"):
+                route.record("ratelimit_backoff", _sizes(attachments))
+                attachments = []
             body = _envelope(headers, prepared, attachments)
-            delivery.put(body, _counts(len(prepared.get("spans") or ()) + 1))
+            counts = _counts(len(prepared.get("spans") or ()) + 1)
+            delivery.put(body, (*counts, *_sizes(attachments)))
 
-    def _lose(self, transport: Any, reason: str, counts: Counts) -> None:
+    def _route_of(self, client: Any) -> _Route:
         with self._lock:
-            self.lost[reason] += dict(counts)["span"]
-        for category, quantity in counts:
-            transport.record_lost_event(reason, data_category=category, quantity=quantity)
+            route = self._routes.get(client)
+            if route is None:
+                route = self._routes[client] = _Route(client, self._max_bytes, self._count)
+            self._routes.move_to_end(client)
+            oldest = next(iter(self._routes.values()))
+            if len(self._routes) <= MAX_CLIENTS:
+                return route
+            del self._routes[oldest.client]
+        oldest.close()
+        return route
 
-    def _report(self, transport: Any) -> None:
-        """Have the client send its report: by itself it does so only beside envelopes of its
-        own."""
+    def _known_routes(self, *, forget: bool = False) -> list[_Route]:
+        with self._lock:
+            routes = list(self._routes.values())
+            if forget:
+                self._routes.clear()
+            return routes
+
+    def _count(self, reason: str, spans: int) -> None:
+        with self._lock:
+            self.lost[reason] += spans
+
+
+class _Route:
+    """The way of envelopes to where one client sends to; None as *delivery* is its transport."""
+
+    def __init__(self, client: Any, max_bytes: int, count: Callable[[str, int], None]) -> None:
+        self.client = client
+        self.delivery: Delivery | None = None
+        self._count = count
+        self._reported_at = time.monotonic()
+        target = to_target(client)
+        if target is not None:
+            connect = partial(Connection, target)
+            self.delivery = Delivery(connect, self.settled, max_bytes=max_bytes)
+
+    def close(self) -> None:
+        """Hang up; what waits is lost."""
+        if self.delivery is not None:
+            self.delivery.close()
+
+    def settled(self, reason: str | None, counts: Counts) -> None:
+        """Something has been delivered, or is lost for *reason*."""
+        if reason is not None:
+            self._count(reason, dict(counts)["span"])
+            self.record(reason, counts)
+            return
+        # By itself the client sends its report only beside envelopes of its own.
         now = time.monotonic()
         if now - self._reported_at > REPORT_EVERY:
             self._reported_at = now
-            transport.flush(_MOMENT)
+            self.client.transport.flush(_MOMENT)
+
+    def record(self, reason: str, counts: Counts) -> None:
+        """Put a loss into the client's next report."""
+        for category, quantity in counts:
+            self.client.transport.record_lost_event(
+                reason, data_category=category, quantity=quantity
+            )
 
 
 _MOMENT: Final = 0.01
 _START: Final = b'\n{"type":"transaction","length":'
+
+_exporters: weakref.WeakSet[EnvelopeExporter] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for exporter in _exporters:
+        exporter.begin_in_child()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _envelope(headers: dict[str, Any], event: Any, attachments: list[Item]) -> bytes:
@@ -145,6 +210,11 @@ def _envelope(headers: dict[str, Any], event: Any, attachments: list[Item]) -> b
 def _counts(spans: int) -> Counts:
     """The transaction's own span counts as one of them."""
     return (("transaction", 1), ("span", spans))
+
+
+def _sizes(attachments: list[Item]) -> Counts:
+    """Attachments count in bytes, an empty one as 1 (as sentry-sdk does it)."""
+    return tuple(("attachment", len(item.get_bytes()) or 1) for item in attachments)
 
 
 def _or_empty(scope: Any) -> Any:
