@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -22,7 +23,9 @@ from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._gathering import Gathering
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._provider import Flush
-from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._settings import Settings, SettingsError
+
+logger = logging.getLogger("otel_sentry_asgi")
 
 
 class SentrySpanExporter(SpanExporter):
@@ -34,13 +37,22 @@ class SentrySpanExporter(SpanExporter):
     send everything once.
 
     Takes the fields of `Settings` as keyword arguments, before those of the environment; makes a
-    Sentry client from the environment if there is none. Raises `SettingsError` for what cannot be
-    used; never raises afterwards.
+    Sentry client from the environment if there is none. Raises `SettingsError` for arguments that
+    cannot be used; without arguments it logs what is wrong in the environment and sends nothing.
     """
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = Settings.from_env(os.environ, **settings)
-        init_sentry(os.environ)
+        self._usable = True
+        try:
+            self._settings = Settings.from_env(os.environ, **settings)
+            init_sentry(os.environ)
+        except SettingsError as error:
+            if settings:
+                raise
+            # OTel's set-up makes it, and would do without all the others because of this one.
+            logger.error("nothing is sent to Sentry: %s", error)
+            self._usable = False
+            self._settings = Settings()
         self._begin()
         self._flush_at_exit()
 
@@ -60,6 +72,8 @@ class SentrySpanExporter(SpanExporter):
             spans = [span for span in spans if not coverage.covers(span)]
             if not spans:
                 return SpanExportResult.SUCCESS
+            if not self._usable:
+                return SpanExportResult.FAILURE
             bridge = obtain(self._settings)
             if not bridge.is_ready():
                 return SpanExportResult.FAILURE

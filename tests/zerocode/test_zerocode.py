@@ -203,6 +203,7 @@ def test_a_configuration_file(kent: Kent, tmp_path: Path, instrumented: bool) ->
         ({"SENTRY_SEND_DEFAULT_PII": "maybe"}, "SENTRY_SEND_DEFAULT_PII must be true or false"),
         ({"OTEL_SENTRY_MAX_SPANS": "0"}, "max_spans must be a whole number"),
         ({"SENTRY_DSN": "garbage"}, "SENTRY_DSN cannot be used"),
+        ({"SENTRY_DSN": "garbage", "OTEL_TRACES_EXPORTER": "sentry"}, "SENTRY_DSN cannot be used"),
     ],
 )
 def test_what_cannot_be_used_is_said_and_harms_nobody(
