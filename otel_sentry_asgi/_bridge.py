@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Span
@@ -20,12 +21,14 @@ from opentelemetry.trace import SpanKind
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import MAX_ROOTS
 from otel_sentry_asgi._events import Events
+from otel_sentry_asgi._gathering import Tree
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._issues import Issues
 from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._pipeline import Pipeline
+from otel_sentry_asgi._provider import Flush
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._sessions import Sessions
 from otel_sentry_asgi._settings import Settings
@@ -51,6 +54,8 @@ class Bridge:
     ) -> None:
         self.settings = settings
         self.stats = Stats()
+        self.provider: Any = None
+        """The tracer provider that was joined; without one, it is the global one."""
         self._exporter = exporter
         self._decisions = Decisions()
         self._units: OrderedDict[tuple[int, int], Exchange] = OrderedDict()
@@ -125,6 +130,21 @@ class Bridge:
             self.issues.finished(unit)
             self.leave(unit, unit.previous)
 
+    def exported(self, tree: Tree) -> None:
+        """Spans that no processor of ours has seen: what happens at their start happens now."""
+        root = tree.root
+        exchange = Exchange(None, root=root) if root is not None else None
+        for span in [root, *tree.spans] if root is not None else tree.spans:
+            decision = self._decisions.get(span.context.trace_id)
+            if decision is None and exchange is not None:
+                decision = _decide(span, exchange)
+                self._decisions.add(span.context.trace_id, decision)
+            if decision is None or decision.sampled:
+                self.pipeline.ended(span, exchange, wake=True)
+            else:
+                counted = decision.sample_rate is not None
+                self.pipeline.unsampled(span, exchange, counted=counted)
+
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""
         previous = _without_finished(previous)
@@ -142,6 +162,15 @@ class Bridge:
         with contained("held issues"):
             self.issues.release_all()
         return self.pipeline.shutdown(sentry.shutdown_timeout())
+
+    def end(self) -> None:
+        """The application's lifespan is over: `close`, and flush the tracer provider if asked to,
+        both within the client's `shutdown_timeout`."""
+        until = time.monotonic() + sentry.shutdown_timeout()
+        flush = Flush(self.provider, until) if self.settings.flush_provider else None
+        self.close()
+        if flush is not None:
+            flush.wait()
 
     def retire(self) -> None:
         """Send what has ended and leave nothing behind."""
@@ -203,12 +232,12 @@ def current_ids() -> tuple[str, str] | None:
     return trace_hex(context.trace_id), span_hex(context.span_id)
 
 
-def _decide(span: Span, exchange: Exchange) -> Decision:
+def _decide(span: ReadableSpan, exchange: Exchange) -> Decision:
     """The client's decision; a sampler of the application that raises means not sampled."""
     rate, sampler = sentry.tracing()
     with contained("traces_sampler"):
         return decide(
-            span.get_span_context().trace_id,
+            span.context.trace_id,
             rate=rate,
             sampler=sampler,
             sampling_context=partial(_sampling_context, span, exchange),
@@ -216,12 +245,12 @@ def _decide(span: Span, exchange: Exchange) -> Decision:
     return Decision(sampled=False, sample_rate=0.0, sample_rand=0.0)
 
 
-def _sampling_context(span: Span, exchange: Exchange) -> Data:
+def _sampling_context(span: ReadableSpan, exchange: Exchange) -> Data:
     """What `traces_sampler` is called with, in the form that sentry-sdk gives it."""
     facts = exchange.facts()
     name, source = transaction_name(span, facts=facts)
     websocket = facts.websocket and span.kind is SpanKind.SERVER
-    context, parent = span.get_span_context(), span.parent
+    context, parent = span.context, span.parent
     return {
         "transaction_context": {
             "trace_id": trace_hex(context.trace_id),

@@ -70,5 +70,5 @@ class Lifespan:
             # The last moment: servers end on a signal without running exit handlers. No request is
             # left that would mind the wait, and it is bounded.
             with contained("lifespan"):
-                self._bridge.close()
+                self._bridge.end()
         await self._send(message)

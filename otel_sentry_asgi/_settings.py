@@ -60,6 +60,10 @@ class Settings:
     """Exception classes, and predicates that are given the exception: no issues, beside the
     client's own `ignore_errors`."""
 
+    flush_provider: bool = False
+    """When the application's lifespan ends, flush the tracer provider as well, that is all its
+    exporters, within the client's `shutdown_timeout`."""
+
     sensitive_terms: tuple[str, ...] = ()
     """Further terms: a key that contains one, in any case, has its value replaced by
     `[Filtered]`."""
@@ -70,7 +74,8 @@ class Settings:
         self._require("max_age", lambda value: value > 0, "more than 0 seconds")
         for name in ("max_spans", "max_queue", "max_buffered"):
             self._require(name, lambda value: value >= 1, "a whole number, at least 1", int)
-        self._require("keep_asgi_spans", lambda _: True, "True or False", bool)
+        for name in ("keep_asgi_spans", "flush_provider"):
+            self._require(name, lambda _: True, "True or False", bool)
         self._require("errors", ERROR_MODES.__contains__, f"one of {ERROR_MODES}", str)
         codes = self._require_all(
             "failed_request_status_codes", _is_status, "a set of HTTP statuses"

@@ -1,9 +1,13 @@
 """Set-up: `instrument()` adds the bridge to what the application has, `uninstrument()` takes it
 away.
 
-The instrumentor is the only thing in the package that wraps anything: OTel's ASGI middlewares,
-so that applications need no edit, and sentry-sdk's own ASGI layer, in whose place ours runs. It
-does so with wrapt, through OTel's `BaseInstrumentor`.
+The instrumentor is the only thing in the package that wraps anything: OTel's ASGI middlewares and
+FastAPI's own telemetry, so that applications need no edit, and sentry-sdk's own ASGI layer, in
+whose place ours runs. It does so with wrapt, through OTel's `BaseInstrumentor`.
+
+`opentelemetry-instrument` and OTel's configuration file know it as `sentry_asgi`. There nobody has
+set up anything yet, so it also makes a Sentry client from the environment, and, where the first
+request finds no tracer provider at all, a provider.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import active, obtain, release
+from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi.export import Exporter
@@ -34,9 +39,12 @@ from otel_sentry_asgi.processor import SentrySpanProcessor
 
 logger = logging.getLogger("otel_sentry_asgi")
 
-_CONTRIB = "opentelemetry.instrumentation.asgi"
-_STARLETTE = "starlette.middleware.opentelemetry"
-_CLASS = "OpenTelemetryMiddleware"
+_LAYERS = {
+    "opentelemetry.instrumentation.asgi": "OpenTelemetryMiddleware",
+    "starlette.middleware.opentelemetry": "OpenTelemetryMiddleware",
+    "fastapi.applications": "FastAPI",
+}
+"""Modules, and the class in each, in which OTel's spans of a request begin."""
 
 
 class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -46,13 +54,33 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _log_processor: SentryLogRecordProcessor | None = None
     _provider: Any = None
     _logger_provider: Any = None
+    _makes_provider = False
+    _told = False
     _wrapped: list[tuple[type, str, Any]]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Nothing beyond our own requirements."""
         return ()
 
-    def _instrument(self, **kwargs: Any) -> None:
+    def instrument(self, **kwargs: Any) -> None:
+        """What `instrument()` does, for a process that nobody has set up.
+
+        Makes a Sentry client if there is none and `SENTRY_DSN` is set, and at the first request a
+        tracer provider if there is none. `opentelemetry-instrument` calls it without arguments;
+        then settings of the environment that cannot be used are logged, and nothing is set up,
+        because an exception would keep it from loading the instrumentations after this one.
+        """
+        of_otel = {"skip_dep_check", "raise_exception_on_conflict"}
+        if self.is_instrumented_by_opentelemetry:
+            return  # OTel's configuration file came before `opentelemetry-instrument`.
+        try:
+            super().instrument(**{"unattended": True, **kwargs})
+        except SettingsError as error:
+            if kwargs.keys() - of_otel:
+                raise
+            logger.error("nothing is sent to Sentry: %s", error)
+
+    def _instrument(self, *, unattended: bool = False, **kwargs: Any) -> None:
         provider = kwargs.pop("tracer_provider", None)
         create_provider = kwargs.pop("create_provider", False)
         logger_provider = kwargs.pop("logger_provider", None)
@@ -68,6 +96,9 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             raise SettingsError(msg) from None
         _check_exporter(exporter)
         _check_provider(provider)
+        if unattended:
+            init_sentry(os.environ)
+        self._makes_provider = unattended
         obtain(settings, exporter)
         self._processor = SentrySpanProcessor()
         self._log_processor = SentryLogRecordProcessor()
@@ -85,7 +116,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             if getattr(vars(owner).get(name), "_self_wrapper", None) == wrapper:
                 unwrap(owner, name)
         self._wrapped = []
-        for module in (_CONTRIB, _STARLETTE):
+        for module in _LAYERS:
             _forget_hook(module)
         bridge = release()
         if bridge is not None:
@@ -104,6 +135,28 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
                 log_processor,
             )
         self._provider = self._logger_provider = None
+        self._makes_provider = self._told = False
+
+    def _join(self, *, is_request: bool) -> None:
+        """Join what has come since. With the first request the application's start-up is over: what
+        has not come by then does not."""
+        self._attach()
+        self._attach_to_logs()
+        if self._provider is not None or not is_request or self._told:
+            return
+        found = trace.get_tracer_provider()
+        if not isinstance(found, trace.ProxyTracerProvider):
+            self._told = True
+            wanted = isinstance(found, trace.NoOpTracerProvider)
+            logger.log(
+                logging.INFO if wanted else logging.WARNING,
+                "no transactions are sent to Sentry: the tracer provider, %s, takes no span "
+                "processors; one behind it can be given as instrument(tracer_provider=...)",
+                type(found).__qualname__,
+            )
+        elif self._makes_provider:
+            trace.set_tracer_provider(TracerProvider())
+            self._attach()
 
     def _attach(self, provider: Any = None) -> None:
         """Join the tracer provider, as soon as there is one that takes span processors."""
@@ -112,6 +165,10 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         provider = provider if provider is not None else trace.get_tracer_provider()
         if _can_take(provider):
             self._provider = provider
+            bridge = active()
+            if bridge is not None:
+                bridge.provider = provider
+            self._processor.joins(provider)
             provider.add_span_processor(self._processor)
 
     def _attach_to_logs(self, provider: Any = None) -> None:
@@ -124,7 +181,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             provider.add_log_record_processor(self._log_processor)
 
     def _wrap_all(self) -> None:
-        for module in (_CONTRIB, _STARLETTE):
+        for module in _LAYERS:
             if module in sys.modules:
                 self._wrap_otel(sys.modules[module])
             else:
@@ -140,7 +197,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             self._wrap(sdk, "_run_app", self._in_place_of_sdk)
 
     def _wrap_otel(self, module: Any) -> None:
-        self._wrap(getattr(module, _CLASS), "__call__", self._around_otel)
+        self._wrap(getattr(module, _LAYERS[module.__name__]), "__call__", self._around_otel)
 
     def _wrap(self, owner: type, name: str, wrapper: Any) -> None:
         if any(done[:2] == (owner, name) for done in self._wrapped):
@@ -169,8 +226,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         __traceback_hide__ = True
         if self._provider is None or self._logger_provider is None:
             with contained("instrument"):
-                self._attach()
-                self._attach_to_logs()
+                self._join(is_request=scope["type"] != "lifespan")
         bridge = active()
         if bridge is None:
             await app(scope, receive, send)
@@ -255,9 +311,11 @@ def instrument(**kwargs: Any) -> None:
     """
     instrumentor = SentryInstrumentor()
     if instrumentor.is_instrumented_by_opentelemetry:
-        logger.debug("instrument() has been called before; nothing changes")
+        level = logging.WARNING if kwargs else logging.DEBUG
+        ignored = f", {', '.join(sorted(kwargs))} neither" if kwargs else ""
+        logger.log(level, "instrument() has been called before; nothing changes%s", ignored)
         return
-    instrumentor.instrument(**kwargs)
+    instrumentor.instrument(unattended=False, **kwargs)
 
 
 def uninstrument() -> None:

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from otel_sentry_asgi._active import obtain
+from otel_sentry_asgi._coverage import coverage
 from otel_sentry_asgi._guard import contained, is_contained
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi.export import Exporter
@@ -38,6 +39,17 @@ class SentrySpanProcessor(SpanProcessor):
         self._shadowed = False
         self._recorder = self._record
         """The bound method, made once: what every span gets is bound to it."""
+        self._resource: object = None
+
+    def joins(self, provider: Any) -> None:
+        """The processor is about to be added to *provider*: from now on `SentrySpanExporter` leaves
+        its spans alone. A processor added by hand finds out from the first local root."""
+        self._covers(getattr(provider, "resource", None))
+
+    def _covers(self, resource: object) -> None:
+        if resource is not None and resource is not self._resource:
+            self._resource = resource
+            coverage.add(self, resource)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """For a local root: scope and sampling decision. For any span: hear of its exceptions."""
@@ -56,6 +68,8 @@ class SentrySpanProcessor(SpanProcessor):
                 span.record_exception = _Recorder(self._record_too, before, span)  # type: ignore[method-assign]
             parent = span.parent
             if parent is None or parent.is_remote:
+                if span.resource is not self._resource:
+                    self._covers(span.resource)
                 self._bridge.started(span)
         except BaseException as error:
             if not is_contained("on_start", error):
@@ -96,6 +110,7 @@ class SentrySpanProcessor(SpanProcessor):
     def detach(self) -> None:
         """From now on do nothing, for providers that do not let a processor go."""
         self._detached = True
+        coverage.remove(self)
 
     def _record(self, span: Span, exception: BaseException, *args: Any, **kwargs: Any) -> None:
         """In place of the span's own `record_exception`: that, and the live exception for

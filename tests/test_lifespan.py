@@ -32,8 +32,8 @@ class FakeBridge:
         assert mechanism == "auto.lifespan.otel.asgi"
         self.calls.append((error, message))
 
-    def close(self) -> None:
-        self.calls.append("close")
+    def end(self) -> None:
+        self.calls.append("end")
 
 
 class Broken(FakeBridge):
@@ -45,7 +45,7 @@ class Broken(FakeBridge):
     def failed(self, error: BaseException | None, message: str, mechanism: str) -> None:
         raise ValueError("ours")
 
-    def close(self) -> None:
+    def end(self) -> None:
         raise ValueError("ours")
 
 
@@ -101,7 +101,7 @@ def test_what_has_ended_is_sent_before_the_server_hears_that_shutdown_is_over() 
         order.append(list(bridge.calls))
 
     run(app, bridge)
-    assert order == [["is_ready"], ["is_ready", "close"]]
+    assert order == [["is_ready"], ["is_ready", "end"]]
 
 
 @pytest.mark.parametrize("when", ["startup", "shutdown"])

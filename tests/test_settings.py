@@ -128,6 +128,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "OTEL_SENTRY_MAX_QUEUE": "20",
         "OTEL_SENTRY_MAX_BUFFERED": "30",
         "OTEL_SENTRY_KEEP_ASGI_SPANS": "Yes",
+        "OTEL_SENTRY_FLUSH_PROVIDER": "1",
         "OTEL_SENTRY_ERRORS": "all",
         "OTEL_SENTRY_SENSITIVE_TERMS": "card, IBAN ,",
         "OTEL_SENTRY_FAILED_REQUEST_STATUS_CODES": "403, 500-502",
@@ -143,6 +144,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
         max_queue=20,
         max_buffered=30,
         keep_asgi_spans=True,
+        flush_provider=True,
         errors="all",
         sensitive_terms=("card", "iban"),
     )
