@@ -63,6 +63,8 @@ class Exchange:
     root: ReadableSpan | None = None
     """The local root that holds the work: of several server spans the innermost."""
     status_code: int | None = None
+    sends_events: bool = False
+    """The response is a stream of server-sent events."""
     finished: bool = False
     held: list[Held] = field(default_factory=list)
     told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
@@ -76,6 +78,12 @@ class Exchange:
     def is_request(self) -> bool:
         """Whether an ASGI layer of ours made it."""
         return self.asgi_scope is not None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it may go on for hours: a websocket, or server-sent events."""
+        scope = self.asgi_scope
+        return self.sends_events or (scope is not None and scope.get("type") == "websocket")
 
     def takes(self, span: ReadableSpan) -> bool:
         """Whether the local root *span* belongs to this exchange and needs none of its own."""

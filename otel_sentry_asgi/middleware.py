@@ -21,7 +21,7 @@ from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._lifespan import Lifespan
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
-from otel_sentry_asgi._translate.request import merged_headers
+from otel_sentry_asgi._translate.request import merged_headers, sends_events
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -170,6 +170,7 @@ class _Request:
     def _note(self, message: Message, exchange: Exchange) -> None:
         if message["type"] == "http.response.start":
             exchange.status_code = int(message["status"])
+            exchange.sends_events = sends_events(message)
             if exchange.status_code >= 500:
                 self._bridge.issues.answered(sys.exc_info()[1], exchange)
         if exchange.current is None:

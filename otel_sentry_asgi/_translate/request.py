@@ -60,6 +60,14 @@ def path_in(scope: Mapping[str, Any]) -> str:
     return path if inside else root + path
 
 
+def sends_events(message: Mapping[str, Any]) -> bool:
+    """Whether an `http.response.start` begins a stream of server-sent events."""
+    for name, value in message.get("headers") or ():
+        if len(name) == 12 and name.lower() == b"content-type":
+            return bool(value.startswith(b"text/event-stream"))
+    return False
+
+
 def route_in(scope: Mapping[str, Any]) -> str | None:
     """The path template that the framework left in the scope; None if it left none or only a part.
 
