@@ -11,29 +11,52 @@ is sent, while the application still runs. So the end of the root is not the end
 4. A span that ends later comes out as a follow-up segment (`late`), after another `settle`, also
    when another root of the same trace has started since.
 5. A root that has not ended, and in whose trace nothing has for `max_age` seconds, gives up the
-   children that wait for it as follow-ups. It stays live.
+   children that wait for it. It stays live. What it gives up comes out as a `partial` segment,
+   whose root is made from the open root; where that is not at hand, as follow-ups.
+6. Streams (websockets, server-sent events) go on for hours: theirs are given up when the first has
+   waited for `max_age`, or `max_spans` of them wait. When the stream ends, its segment tells of the
+   time *since* the last piece, and of no more than `max_age`. Any other root that is open for more
+   than `max_age` gives up each `max_spans` children, instead of losing them.
 
 Every ended span comes out in exactly one segment, or is counted exactly once: in a segment's
 `dropped`, or in a call of `lost` where its trace has no segment any more. What is live is
-bounded in count by `max_roots`, what waits by `max_buffered` and, for one segment, by
-`max_spans`. One thread calls the assembler at a time; it takes no lock and reads no clock.
+bounded in count by `max_roots`, what waits by `max_buffered` and, for one root, by twice
+`max_spans`. No step costs more than what it takes out, however much is open: what has a time
+stands in order of time. One thread calls the assembler at a time; it takes no lock and reads no
+clock.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Protocol
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
+from otel_sentry_asgi._lineage import Root, Trace, Waiting, cut_latest
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._segment import (
+    Segment,
+    follow_ups,
+    is_stream,
+    pieces,
+    since_of,
+    size_of,
+)
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._translate.span import is_local_root
 
-Lost = Callable[[str, int], None]
-"""Called with a discard reason and a number of spans."""
+
+class Lost(Protocol):
+    """Called with a discard reason and how many spans, and segments' roots among them, are lost."""
+
+    def __call__(self, reason: str, spans: int, *, segments: int = 0) -> None:
+        """Count them."""
+
 
 MAX_ROOTS = 10_000
 """Live roots that are remembered (the number that Sentry's JavaScript SDK remembers of sent
@@ -46,60 +69,29 @@ MAX_SENT = 1_000
 """Traces whose segment has been cut and whose late spans can still be told apart from orphans."""
 
 
-@dataclass(slots=True)
-class Segment:
-    """A local root and what ended below it; or, when *late*, a span whose root was cut before."""
-
-    root: ReadableSpan
-    children: list[ReadableSpan]
-    exchange: Exchange | None
-    late: bool = False
-    dropped: int = 0
-
-
-@dataclass(slots=True)
-class _Root:
-    """A local root that has started and has not been cut."""
-
-    context: SpanContext
-    exchange: Exchange | None
-    span: ReadableSpan | None = None
-    due: float = 0.0
-    latest: float = 0.0
-
-
-@dataclass(slots=True)
-class _Waiting:
-    span: ReadableSpan
-    exchange: Exchange | None
-
-
-@dataclass(slots=True)
-class _Trace:
-    """What is live or waits in one trace."""
-
-    roots: dict[int, _Root] = field(default_factory=dict)
-    waiting: list[_Waiting] = field(default_factory=list)
-    """For one of the roots."""
-    late: list[_Waiting] = field(default_factory=list)
-    """For no root that is known."""
-    late_due: float = 0.0
-    dropped: int = 0
-    active: float = 0.0
+_Deadline = tuple[float, int, Trace, Root | None]
+"""When to look, a number that orders what is due at one time, and where: at a root that has ended,
+or at the rest of its trace."""
 
 
 class Assembler:
-    """Groups ended spans. `started` and `ended` take the time of the call, in monotonic seconds."""
+    """Groups ended spans. `started` and `ended` take the time of the call, in monotonic seconds,
+    which never goes back."""
 
     def __init__(self, settings: Settings, lost: Lost, *, max_roots: int = MAX_ROOTS) -> None:
         self._settings = settings
         self._lost = lost
         self._max_roots = max_roots
-        self._traces: OrderedDict[int, _Trace] = OrderedDict()
-        self._busy: dict[int, _Trace] = {}
-        """Those in which something has ended: the others, such as idle websockets, cost nothing."""
+        self._traces: dict[int, Trace] = {}
+        self._deadlines: list[_Deadline] = []
+        """A heap. The root's are all valid, others may have been overtaken."""
+        self._number = count()
+        self._patient: dict[Trace, float] = {}
+        """Since when spans wait for roots that may not have ended; the longest first."""
+        self._ready: list[Segment] = []
+        """What was given up for want of room."""
         self._sent: OrderedDict[int, Exchange | None] = OrderedDict()
-        self._open: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._open: dict[Root, Trace] = {}
         """The roots that have not ended, oldest first."""
         self._buffered = 0
 
@@ -110,58 +102,65 @@ class Assembler:
 
     def started(self, context: SpanContext, exchange: Exchange | None, now: float) -> None:
         """Note that a local root has started."""
-        trace = self._trace(context.trace_id, now)
+        trace = self._traces.get(context.trace_id) or self._add_trace(context.trace_id)
         if context.span_id not in trace.roots:
-            self._add_root(trace, context, exchange)
+            self._add_root(trace, context, exchange, now)
 
     def ended(self, span: ReadableSpan, exchange: Exchange | None, now: float) -> None:
         """Note that a span has ended."""
         context = span.context
-        trace = self._trace(context.trace_id, now)
+        trace = self._traces.get(context.trace_id) or self._add_trace(context.trace_id)
+        trace.active = now
         root = trace.roots.get(context.span_id)
         if root is None and is_local_root(span):
-            root = self._add_root(trace, context, exchange)
-            trace.waiting, trace.late = trace.waiting + trace.late, []
+            root = self._add_root(trace, context, exchange, now)
+            if trace.late:
+                self._hold(trace, trace.late, now)
+                trace.late = []
         if root is not None and root.span is None:
-            self._open.pop((context.trace_id, context.span_id), None)
-            if self._buffered >= self._settings.max_buffered + self._max_roots:
-                self._drop_root(context, trace)
-                return
-            root.span, root.exchange = span, root.exchange or exchange
-            root.due, root.latest = now + self._settings.settle, now + self._settings.linger
-            self._buffer(context.trace_id, trace)
+            self._root_ended(trace, root, span, exchange, now)
         elif self._buffered >= self._settings.max_buffered:
             trace.dropped += 1
-            self._tidy(context.trace_id, trace)
+            self._tidy(trace)
         else:
-            self._buffer(context.trace_id, trace)
-            self._wait(trace, _Waiting(span, exchange), now)
+            self._buffered += 1
+            if trace.roots:
+                self._hold(trace, ((span, exchange),), now)
+            else:
+                trace.late.append((span, exchange))
+                if len(trace.late) == 1:
+                    self._look_at(trace, now + self._settings.settle)
 
     def due(self, now: float) -> list[Segment]:
         """Cut what is complete at the time *now*."""
-        segments: list[Segment] = []
-        for trace_id, trace in list(self._busy.items()):
-            due = [root for root in trace.roots.values() if self._is_due(root, now)]
-            segments.extend(self._cut(trace_id, trace, root) for root in due)
-            if trace.late and now >= trace.late_due:
-                segments.extend(self._cut_late(trace_id, trace))
-            if trace.waiting and now >= trace.active + self._settings.max_age:
-                trace.late, trace.waiting = trace.late + trace.waiting, []
-                segments.extend(self._cut_late(trace_id, trace))
-            self._tidy(trace_id, trace)
+        segments = self._take_ready()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            at, _, trace, root = heappop(self._deadlines)
+            if root is None:
+                segments.extend(self._rest_of(trace, at, now))
+            elif self._is_due(root, now):
+                segments.append(self._cut(trace, root))
+            else:
+                heappush(self._deadlines, (root.due, next(self._number), trace, root))
+        while (patient := self._most_patient()) and self._patience_of(patient) <= now:
+            segments.extend(self._lose_patience(patient, now))
         return segments
 
     def flush(self, *, everything: bool) -> list[Segment]:
         """Cut every root that has ended; with *everything*, also what waits for roots that have
         not."""
-        segments: list[Segment] = []
-        for trace_id, trace in list(self._busy.items()):
-            ended = [root for root in trace.roots.values() if root.span is not None]
-            segments.extend(self._cut(trace_id, trace, root) for root in ended)
-            if everything:
-                trace.late, trace.waiting = trace.late + trace.waiting, []
-            segments.extend(self._cut_late(trace_id, trace))
-            self._tidy(trace_id, trace)
+        segments = self._take_ready()
+        pending, self._deadlines = self._deadlines, []
+        segments.extend(self._cut(trace, root) for _, _, trace, root in pending if root)
+        if everything:
+            for trace in list(self._traces.values()):
+                segments.extend(self._give_up(trace, trace.roots.values()))
+                self._abandon(trace, trace.take_unknown())
+        for one in [*pending, *self._deadlines]:
+            segments.extend(self._cut_late(one[2]))
+        # What is left are traces whose time has been put off.
+        self._deadlines = [one for one in pending if one[3] is None and one[2].held]
+        heapify(self._deadlines)
         if everything:
             for trace in self._traces.values():
                 self._count_dropped(trace)
@@ -169,110 +168,214 @@ class Assembler:
 
     def next_due(self) -> float | None:
         """When `due` should be called next; None if nothing waits."""
-        times: list[float] = []
-        for trace in self._busy.values():
-            times.extend(root.due for root in trace.roots.values() if root.span is not None)
-            if trace.late:
-                times.append(trace.late_due)
-            if trace.waiting:
-                times.append(trace.active + self._settings.max_age)
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][3] is None and not _waits(deadlines[0][2]):
+            heappop(deadlines)
+        times = [deadlines[0][0]] if deadlines else []
+        if trace := self._most_patient():
+            times.append(self._patience_of(trace))
+        if self._ready:
+            times.append(0.0)
         return min(times, default=None)
 
-    def _trace(self, trace_id: int, now: float) -> _Trace:
-        trace = self._traces.get(trace_id)
-        if trace is None:
-            trace = self._traces[trace_id] = _Trace()
-        trace.active = now
+    # -- roots ----------------------------------------------------------------------------------
+
+    def _add_trace(self, trace_id: int) -> Trace:
+        trace = self._traces[trace_id] = Trace(trace_id, self._settings.max_spans)
         return trace
 
-    def _buffer(self, trace_id: int, trace: _Trace) -> None:
-        self._busy[trace_id] = trace
-        self._buffered += 1
-
-    def _add_root(self, trace: _Trace, context: SpanContext, exchange: Exchange | None) -> _Root:
-        root = trace.roots[context.span_id] = _Root(context, exchange)
-        self._open[context.trace_id, context.span_id] = None
+    def _add_root(
+        self, trace: Trace, context: SpanContext, exchange: Exchange | None, now: float
+    ) -> Root:
+        root = Root(context, exchange, now)
+        trace.add(root)
+        self._open[root] = trace
         if len(self._open) > self._max_roots:
             self._forget_oldest_root()
         return root
 
-    def _drop_root(self, context: SpanContext, trace: _Trace) -> None:
-        del trace.roots[context.span_id]
-        trace.dropped += 1
-        if not trace.roots:
-            self._set_late(trace, trace.waiting)
-        self._tidy(context.trace_id, trace)
+    def _root_ended(
+        self, trace: Trace, root: Root, span: ReadableSpan, exchange: Exchange | None, now: float
+    ) -> None:
+        self._open.pop(root, None)
+        if self._buffered >= self._settings.max_buffered + self._max_roots:
+            self._lost("buffer_overflow", 1, segments=1)
+            self._drop(trace, root)
+            return
+        self._buffered += 1
+        root.span, root.exchange = span, root.exchange or exchange
+        root.due, root.latest = now + self._settings.settle, now + self._settings.linger
+        heappush(self._deadlines, (root.due, next(self._number), trace, root))
 
-    def _wait(self, trace: _Trace, waiting: _Waiting, now: float) -> None:
-        if not trace.roots:
-            if not trace.late:
-                trace.late_due = now + self._settings.settle
-            trace.late.append(waiting)
-        else:
-            trace.waiting.append(waiting)
-            if len(trace.waiting) > 2 * self._settings.max_spans * len(trace.roots):
-                self._prune(trace)
+    def _forget_oldest_root(self) -> None:
+        """Its children come out as follow-ups; if it ends after all, it comes out alone."""
+        root = next(iter(self._open))
+        self._drop(self._open.pop(root), root)
 
-    def _is_due(self, root: _Root, now: float) -> bool:
-        if root.span is None or now < root.due:
-            return False
+    def _drop(self, trace: Trace, root: Root) -> None:
+        trace.dropped += root.dropped
+        trace.remove(root)
+        self._abandon(trace, root.waiting)
+        self._cut_off(trace)
+
+    def _is_due(self, root: Root, now: float) -> bool:
         exchange = root.exchange
         if exchange is None or not exchange.is_request or exchange.finished or now >= root.latest:
             return True
         root.due = min(now + max(self._settings.settle, SHORTEST_WAIT), root.latest)
         return False
 
-    def _cut(self, trace_id: int, trace: _Trace, root: _Root) -> Segment:
-        del trace.roots[root.context.span_id]
-        mine, others = _split(trace, root)
-        if trace.roots:
-            trace.waiting = others
-        else:
-            self._set_late(trace, others)
-        children, dropped = self._within_limit([waiting.span for waiting in mine])
-        dropped += trace.dropped
+    # -- what waits -----------------------------------------------------------------------------
+
+    def _hold(self, trace: Trace, spans: Sequence[Waiting], now: float) -> None:
+        """Let *spans*, which are counted as buffered, wait for the roots of their trace."""
+        if not trace.held:
+            self._patient[trace] = now
+        trace.held += len(spans)
+        trace.waiting.extend(spans)
+        if len(trace.waiting) >= trace.limit:
+            self._make_room(trace, now)
+
+    def _make_room(self, trace: Trace, now: float) -> None:
+        """Of a trace that holds as many spans as can be sent of one root: give up those of
+        long-lived roots, and of others keep the earliest."""
+        most = self._settings.max_spans
+        roots = list(trace.roots.values())
+        if len(roots) > 1:
+            trace.sort_out()
+        for root in roots:
+            waiting = root.waiting if len(roots) > 1 else trace.waiting
+            if len(waiting) >= most and self._is_long_lived(root, now):
+                given_up = self._give_up(trace, [root])
+                self._ready.extend(given_up)
+                self._buffered += sum(map(size_of, given_up))
+            elif len(waiting) > 2 * most:
+                root.dropped += self._prune(trace, waiting)
+        if len(trace.waiting) > 2 * most:
+            trace.dropped += self._prune(trace, trace.waiting)
+        trace.limit = most if len(trace.waiting) < most else 2 * most + 1
+
+    def _prune(self, trace: Trace, waiting: list[Waiting]) -> int:
+        surplus = cut_latest(waiting, self._settings.max_spans)
+        self._release(trace, surplus)
+        self._buffered -= len(surplus)
+        return len(surplus)
+
+    def _is_long_lived(self, root: Root, now: float) -> bool:
+        if root.span is not None:
+            return False
+        return is_stream(root) or now - root.started > self._settings.max_age
+
+    def _take_ready(self) -> list[Segment]:
+        ready, self._ready = self._ready, []
+        self._buffered -= sum(map(size_of, ready))
+        return ready
+
+    # -- patience -------------------------------------------------------------------------------
+
+    def _most_patient(self) -> Trace | None:
+        return next(iter(self._patient), None)
+
+    def _patience_of(self, trace: Trace) -> float:
+        return self._patient[trace] + self._settings.max_age
+
+    def _lose_patience(self, trace: Trace, now: float) -> list[Segment]:
+        """Give up what waits for streams and, where nothing has ended for so long, for other open
+        roots; else look again when that is so."""
+        self._patient.pop(trace, None)
+        silence = trace.active + self._settings.max_age
+        is_silent = now >= silence
+        roots = [root for root in trace.roots.values() if root.span is None]
+        segments = self._give_up(trace, [r for r in roots if is_silent or is_stream(r)])
+        if is_silent and len(roots) == len(trace.roots):
+            self._abandon(trace, trace.take_unknown())
+            segments.extend(self._cut_late(trace))
+        if trace.held:
+            trace.put_off = silence if not is_silent else now + self._settings.max_age
+            heappush(self._deadlines, (trace.put_off, next(self._number), trace, None))
+        return segments
+
+    def _give_up(self, trace: Trace, roots: Iterable[Root]) -> list[Segment]:
+        """What waits for *roots*, which have not ended: as pieces where the root is at hand."""
+        segments: list[Segment] = []
+        for root in roots:
+            mine = self._claim(trace, root)
+            exchange = root.exchange
+            live = exchange.root if exchange is not None else None
+            if live is None or live.context != root.context:
+                made = follow_ups(mine, self._settings.max_spans, self._sent.get(trace.trace_id))
+            else:
+                made = pieces(root, live, mine, self._settings.max_spans)
+            if made:
+                made[0].dropped += root.dropped + trace.dropped
+                root.dropped = trace.dropped = 0
+            segments.extend(made)
+        return segments
+
+    # -- what comes out -------------------------------------------------------------------------
+
+    def _cut(self, trace: Trace, root: Root) -> Segment:
+        mine = self._claim(trace, root)
+        trace.remove(root)
+        dropped = len(cut_latest(mine, self._settings.max_spans))
+        dropped += root.dropped + trace.dropped
         trace.dropped = 0
-        self._buffered -= 1 + len(mine)
-        self._remember(trace_id, root.exchange)
+        self._buffered -= 1
+        self._remember(trace.trace_id, root.exchange)
+        self._cut_off(trace)
         assert root.span is not None
-        return Segment(root.span, children, root.exchange, dropped=dropped)
+        since = since_of(root, root.span, self._settings.max_age)
+        children = [child for child, _ in mine]
+        return Segment(root.span, children, root.exchange, dropped=dropped, since=since)
 
-    def _set_late(self, trace: _Trace, spans: list[_Waiting]) -> None:
-        """What waited has no root any more: it is due as soon as anybody looks."""
-        trace.waiting = []
-        if spans:
-            trace.late_due = trace.active
-            trace.late.extend(spans)
+    def _rest_of(self, trace: Trace, at: float, now: float) -> list[Segment]:
+        """What is due at the time *at* in a trace, beside its roots."""
+        segments = []
+        if trace.late and now >= trace.late_due:
+            segments = self._cut_late(trace)
+        if trace.held and at == trace.put_off and trace not in self._patient:
+            segments.extend(self._lose_patience(trace, now))
+        return segments
 
-    def _cut_late(self, trace_id: int, trace: _Trace) -> list[Segment]:
-        """Follow-ups: each span whose parent does not wait with it, with what is below it."""
+    def _cut_late(self, trace: Trace) -> list[Segment]:
         late, trace.late = trace.late, []
         self._buffered -= len(late)
-        segments = []
-        for top, below in _trees(late):
-            children, dropped = self._within_limit([waiting.span for waiting in below])
-            exchange = top.exchange or self._sent.get(trace_id)
-            segments.append(Segment(top.span, children, exchange, late=True, dropped=dropped))
+        segments = follow_ups(late, self._settings.max_spans, self._sent.get(trace.trace_id))
         if segments and not trace.roots:
             segments[0].dropped += trace.dropped
             trace.dropped = 0
+        self._tidy(trace)
         return segments
 
-    def _within_limit(self, spans: list[ReadableSpan]) -> tuple[list[ReadableSpan], int]:
-        limit = self._settings.max_spans
-        if len(spans) <= limit:
-            return spans, 0
-        spans = sorted(spans, key=lambda span: span.start_time or 0)
-        return spans[:limit], len(spans) - limit
+    def _claim(self, trace: Trace, root: Root) -> list[Waiting]:
+        mine = trace.claim(root)
+        self._release(trace, mine)
+        self._buffered -= len(mine)
+        return mine
 
-    def _prune(self, trace: _Trace) -> None:
-        """Keep the earliest spans of a trace that holds too many to be sent."""
-        limit = self._settings.max_spans * len(trace.roots)
-        trace.waiting.sort(key=lambda waiting: waiting.span.start_time or 0)
-        surplus = len(trace.waiting) - limit
-        del trace.waiting[limit:]
-        trace.dropped += surplus
-        self._buffered -= surplus
+    def _abandon(self, trace: Trace, spans: list[Waiting]) -> None:
+        """Those that waited have no root any more: they are due as soon as anybody looks."""
+        if spans:
+            self._release(trace, spans)
+            trace.late.extend(spans)
+            self._look_at(trace, trace.active)
+
+    def _look_at(self, trace: Trace, at: float) -> None:
+        trace.late_due = at
+        heappush(self._deadlines, (at, next(self._number), trace, None))
+
+    def _cut_off(self, trace: Trace) -> None:
+        """A root has gone. Without any, what waits has nobody to wait for."""
+        if not trace.roots:
+            self._abandon(trace, trace.take_unknown())
+        self._tidy(trace)
+
+    def _release(self, trace: Trace, spans: list[Waiting]) -> None:
+        """Those *spans*, which have been taken out, do not wait any more."""
+        trace.release(spans)
+        if not trace.held:
+            self._patient.pop(trace, None)
+            trace.limit = self._settings.max_spans
 
     def _remember(self, trace_id: int, exchange: Exchange | None) -> None:
         if exchange is not None and exchange.finished:
@@ -282,92 +385,20 @@ class Assembler:
         if len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)
 
-    def _forget_oldest_root(self) -> None:
-        """Its children come out as follow-ups; if it ends after all, it comes out alone."""
-        (trace_id, span_id), _ = self._open.popitem(last=False)
-        trace = self._traces[trace_id]
-        del trace.roots[span_id]
-        if not trace.roots:
-            self._set_late(trace, trace.waiting)
-        self._tidy(trace_id, trace)
-
-    def _tidy(self, trace_id: int, trace: _Trace) -> None:
+    def _tidy(self, trace: Trace) -> None:
         """Forget the trace if nothing is live or waits in it."""
-        if trace.waiting or trace.late:
-            return
-        if not trace.roots:
-            self._traces.pop(trace_id, None)
+        if not trace.roots and not trace.late and not trace.held:
+            self._traces.pop(trace.trace_id, None)
             self._count_dropped(trace)
-        if all(root.span is None for root in trace.roots.values()):
-            self._busy.pop(trace_id, None)
 
-    def _count_dropped(self, trace: _Trace) -> None:
-        if trace.dropped:
-            self._lost("buffer_overflow", trace.dropped)
+    def _count_dropped(self, trace: Trace) -> None:
+        dropped = trace.dropped + sum(root.dropped for root in trace.roots.values())
+        if dropped:
+            self._lost("buffer_overflow", dropped)
             trace.dropped = 0
+            for root in trace.roots.values():
+                root.dropped = 0
 
 
-def _split(trace: _Trace, root: _Root) -> tuple[list[_Waiting], list[_Waiting]]:
-    """The spans below *root*, and those of other roots, whether they are live or not any more.
-
-    A span goes where its chain of parents leads; where a parent has not ended yet, the exchange
-    tells; what even that does not tell goes with the last root of the trace.
-    """
-    if not trace.roots and all(waiting.exchange is root.exchange for waiting in trace.waiting):
-        return trace.waiting, []  # The common case.
-    parents = {w.span.context.span_id: w.span.parent for w in trace.waiting}
-    owners: dict[int, int | None] = {root.context.span_id: root.context.span_id}
-    owners.update((span_id, span_id) for span_id in trace.roots)
-    mine: list[_Waiting] = []
-    others: list[_Waiting] = []
-    for waiting in trace.waiting:
-        owner = _owner(waiting.span.context.span_id, parents, owners)
-        if owner is not None:
-            is_mine = owner == root.context.span_id
-        elif waiting.exchange is None or root.exchange is None:
-            is_mine = not trace.roots
-        else:
-            is_mine = waiting.exchange is root.exchange
-        (mine if is_mine else others).append(waiting)
-    return mine, others
-
-
-def _trees(spans: list[_Waiting]) -> list[tuple[_Waiting, list[_Waiting]]]:
-    """Each span whose parent is not there, with all that is below it. Every span comes out once,
-    also where ids are equal or parents form a ring."""
-    parents = {w.span.context.span_id: w.span.parent for w in spans}
-    owners: dict[int, int | None] = {}
-    trees: dict[int, tuple[_Waiting, list[_Waiting]]] = {}
-    rest: list[_Waiting] = []
-    for w in spans:
-        span_id, parent = w.span.context.span_id, w.span.parent
-        if span_id not in trees and (parent is None or parent.span_id not in parents):
-            owners[span_id] = span_id
-            trees[span_id] = (w, [])
-        else:
-            rest.append(w)
-    alone: list[tuple[_Waiting, list[_Waiting]]] = []
-    for w in rest:
-        owner = _owner(w.span.context.span_id, parents, owners)
-        if owner is None:
-            alone.append((w, []))
-        else:
-            trees[owner][1].append(w)
-    return [*trees.values(), *alone]
-
-
-def _owner(
-    span_id: int, parents: dict[int, SpanContext | None], owners: dict[int, int | None]
-) -> int | None:
-    """The root above a span, following parents that wait as well; remembers the way."""
-    way: list[int] = []
-    at: int | None = span_id
-    seen: set[int] = set()
-    while at is not None and at not in owners and at not in seen:
-        seen.add(at)
-        way.append(at)
-        parent = parents.get(at)
-        at = parent.span_id if parent is not None else None
-    owner = owners.get(at) if at is not None else None
-    owners.update(dict.fromkeys(way, owner))
-    return owner
+def _waits(trace: Trace) -> bool:
+    return bool(trace.late or trace.held)

@@ -142,8 +142,7 @@ class Bridge:
             if decision is None or decision.sampled:
                 self.pipeline.ended(span, exchange, wake=True)
             else:
-                counted = decision.sample_rate is not None
-                self.pipeline.unsampled(span, exchange, counted=counted)
+                self.pipeline.unsampled(span, exchange, decision)
 
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""

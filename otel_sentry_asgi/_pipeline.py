@@ -12,17 +12,18 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_sentry_asgi import sentry
-from otel_sentry_asgi._assembly import Assembler, Segment
+from otel_sentry_asgi._assembly import Assembler
 from otel_sentry_asgi._dsc import sampling_context
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Transaction
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._segment import Segment, shortened
 from otel_sentry_asgi._semconv import FULL_URL, first_text
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.resource import resource_defaults
 from otel_sentry_asgi._translate.segment import NO_REQUEST, rename, to_transaction
-from otel_sentry_asgi._translate.span import is_asgi_event
+from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
 from otel_sentry_asgi.sampling import Decision, Decisions, decide
@@ -34,6 +35,9 @@ SLICE = 0.002
 
 MAX_UNSAMPLED = 1_000
 """Spans of traces that are not sent, after which the worker is woken to count them."""
+
+PARTIAL = ".partial"
+"""Ends the operation of a piece of a segment, so that statistics can tell it from a whole one."""
 
 _STARTED = 0
 _ENDED = 1
@@ -76,7 +80,7 @@ class Pipeline:
     def ended(self, span: ReadableSpan, exchange: Exchange | None, *, wake: bool) -> None:
         """Queue an ended span; with *wake* see to it that the worker looks. Never blocks."""
         if not self._worker.put((_ENDED, span, exchange), wake=wake):
-            self._lost_spans("queue_overflow", 1)
+            self._lost_spans("queue_overflow", 1, segments=is_local_root(span))
 
     def wake(self) -> None:
         """See to it that the worker has a turn."""
@@ -97,8 +101,7 @@ class Pipeline:
         count = len(self._unsampled)
         roots = sum(self._unsampled.popleft() for _ in range(count))
         if count:
-            sentry.record_lost("sample_rate", "transaction", roots)
-            self._lost_spans("sample_rate", count)
+            self._lost_spans("sample_rate", count, segments=roots)
 
     def force_flush(self, timeout: float) -> bool:
         """Send every segment whose root has ended; False if that took longer than *timeout*
@@ -216,8 +219,9 @@ class Pipeline:
 
     def _to_transaction(self, segment: Segment, decision: Decision) -> Transaction:
         root, exchange = segment.root, segment.exchange
+        is_own = segment.partial or (exchange is not None and exchange.is_root(root))
         transaction = to_transaction(
-            root,
+            root if segment.since is None else shortened(root, segment.since),
             segment.children,
             event_id=uuid.uuid4().hex,
             facts=NO_REQUEST if exchange is None else exchange.facts(),
@@ -225,20 +229,22 @@ class Pipeline:
             late=segment.late,
             dropped=segment.dropped,
         )
-        if exchange is not None and exchange.is_root(root):
+        if segment.partial:
+            transaction["contexts"]["trace"]["op"] += PARTIAL
+        if exchange is not None and is_own:
             by_hand = sentry.name_set_by_hand(exchange.current_scope)
             if by_hand is not None:
                 rename(transaction, by_hand)
         sentry.fill_defaults(transaction, resource_defaults(root.resource))
         return transaction
 
-    def _lost_spans(self, reason: str, quantity: int) -> None:
-        self._stats.add(f"lost.{reason}", quantity)
-        sentry.record_lost(reason, "span", quantity)
+    def _lost_spans(self, reason: str, spans: int, *, segments: int = 0) -> None:
+        self._stats.add(f"lost.{reason}", spans)
+        sentry.record_lost(reason, "transaction", segments)
+        sentry.record_lost(reason, "span", spans)
 
     def _lost_segment(self, reason: str, segment: Segment) -> None:
-        sentry.record_lost(reason, "transaction", 1)
-        self._lost_spans(reason, len(segment.children) + 1 + segment.dropped)
+        self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)
 
 
 def _suppressed() -> otel_context.Context:

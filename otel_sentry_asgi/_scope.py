@@ -87,6 +87,12 @@ class Exchange:
         """Whether an ASGI layer of ours made it."""
         return self.asgi_scope is not None
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it may go on for hours: a websocket, or server-sent events."""
+        scope = self.asgi_scope
+        return self.stream or (scope is not None and scope.get("type") == "websocket")
+
     def takes(self, span: ReadableSpan) -> bool:
         """Whether the local root *span* belongs to this exchange and needs none of its own."""
         if span.kind not in (SpanKind.SERVER, SpanKind.CONSUMER):

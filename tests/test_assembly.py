@@ -1,16 +1,21 @@
 """Ended spans to segments: when a segment is cut, and which spans are in it."""
 
 import math
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi import Settings
-from otel_sentry_asgi._assembly import MAX_SENT, SHORTEST_WAIT, Assembler, Segment
+from otel_sentry_asgi._assembly import MAX_SENT, SHORTEST_WAIT, Assembler
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._segment import Segment
 from otel_sentry_asgi._translate.span import is_local_root
-from otel_sentry_asgi.testing import span, span_context
+from otel_sentry_asgi.testing import EPOCH, span, span_context
 
 SETTLE, LINGER, MAX_AGE = 1.0, 10.0, 100.0
 
@@ -22,7 +27,9 @@ class Harness:
         chosen = {"settle": SETTLE, "linger": LINGER, "max_age": MAX_AGE, **settings}
         self.lost: list[tuple[str, int]] = []
         self.assembler = Assembler(
-            Settings(**chosen), lambda *loss: self.lost.append(loss), max_roots=max_roots
+            Settings(**chosen),
+            lambda reason, spans, segments=0: self.lost.append((reason, spans)),
+            max_roots=max_roots,
         )
 
     def start(self, span_id: int, exchange: Exchange | None = None, now: float = 0.0) -> None:
@@ -409,7 +416,196 @@ def test_live_roots_in_which_nothing_ended_are_not_looked_at() -> None:
     for trace_id in range(1, 10_001):
         harness.assembler.started(span_context(1, trace_id), None, 0.0)
     assert harness.assembler.next_due() is None
-    assert len(harness.assembler._busy) == 0
+
+
+# -- streams and other roots that go on for long --------------------------------------------------
+
+
+def websocket(*, span_id: int = 1) -> Exchange:
+    """The exchange of a websocket whose span has this id."""
+    live = span("/rooms/{room}", span_id=span_id, kind=SpanKind.SERVER, attributes={"room": 5})
+    return Exchange(None, asgi_scope={"type": "websocket"}, root=live)
+
+
+def test_a_stream_that_is_never_silent_is_sent_in_pieces_after_a_while() -> None:
+    harness, exchange = Harness(), websocket()
+    harness.start(1, exchange)
+    for second in range(1, 101):
+        harness.end(100 + second, parent=1, exchange=exchange, now=float(second), start=second)
+    assert harness.assembler.next_due() == 1.0 + MAX_AGE
+    [piece] = harness.assembler.due(1.0 + MAX_AGE)
+    assert (piece.partial, piece.late) == (True, False)
+    assert ids(piece.children) == list(range(101, 201))
+    assert harness.assembler.buffered == 0
+    assert harness.assembler.next_due() is None
+
+
+def test_a_piece_is_named_like_its_root_and_as_long_as_its_children() -> None:
+    harness, exchange = Harness(), websocket()
+    assert exchange.root is not None
+    harness.start(1, exchange)
+    for second in (20, 10):
+        harness.end(100 + second, parent=1, exchange=exchange, start=second)
+    [piece] = harness.assembler.due(MAX_AGE)
+    root = piece.root
+    assert (root.name, dict(root.attributes or {})) == ("/rooms/{room}", {"room": 5})
+    assert (root.kind, root.parent) == (SpanKind.SERVER, exchange.root.context)
+    assert (root.start_time, root.end_time) == ((EPOCH + 10) * 10**9, (EPOCH + 20) * 10**9)
+    assert root.context.trace_id == 1
+    assert root.context.span_id not in (0, 1)
+
+
+def test_a_stream_is_sent_in_pieces_as_soon_as_there_is_enough_for_one() -> None:
+    harness, exchange = Harness(max_spans=10), websocket()
+    harness.start(1, exchange)
+    for number in range(25):
+        harness.end(100 + number, parent=1, exchange=exchange, now=0.5)
+    assert harness.assembler.next_due() == 0.0
+    segments = harness.assembler.due(0.5)
+    assert [len(one.children) for one in segments] == [10, 10]
+    assert len({one.root.context.span_id for one in segments}) == 2
+    assert harness.assembler.buffered == 5
+    harness.end(1, exchange=exchange, now=1.0)
+    exchange.finished = True
+    [last] = harness.assembler.due(1.0 + SETTLE)
+    assert (last.partial, last.dropped, len(last.children)) == (False, 0, 5)
+
+
+@pytest.mark.parametrize(("end", "since"), [(50, None), (1_000, 1_000 - MAX_AGE)])
+def test_the_last_of_a_stream_is_no_longer_than_a_piece(end: int, since: float | None) -> None:
+    harness, exchange = Harness(), websocket()
+    exchange.finished = True
+    harness.assembler.ended(span(kind=SpanKind.SERVER, end=end), exchange, float(end))
+    [segment] = harness.assembler.due(end + SETTLE)
+    assert segment.since == (None if since is None else (EPOCH + since) * 10**9)
+
+
+def test_the_last_of_a_stream_begins_where_the_piece_before_it_ended() -> None:
+    harness, exchange = Harness(), websocket()
+    harness.start(1, exchange)
+    harness.end(2, parent=1, exchange=exchange, start=30)
+    harness.due(MAX_AGE)
+    exchange.finished = True
+    harness.assembler.ended(span(end=MAX_AGE + 10), exchange, MAX_AGE + 10)
+    [last] = harness.assembler.due(MAX_AGE + 10 + SETTLE)
+    assert last.since == (EPOCH + 30) * 10**9
+
+
+def test_what_is_no_stream_keeps_its_duration_and_its_children_while_they_come() -> None:
+    """A request of ten minutes is slow, and is one transaction."""
+    harness, exchange = Harness(), request(finished=True)
+    harness.start(1, exchange)
+    for now in range(0, 1_000, 50):
+        harness.end(100 + now, parent=1, exchange=exchange, now=float(now), start=now)
+        assert harness.due(float(now)) == []
+    harness.assembler.ended(span(end=1_000), exchange, 1_000.0)
+    [segment] = harness.assembler.due(1_000.0 + SETTLE)
+    assert (segment.since, len(segment.children)) == (None, 20)
+
+
+def test_a_loop_under_a_root_that_never_ends_loses_nothing() -> None:
+    harness = Harness(max_spans=10)
+    harness.start(1)
+    out = []
+    for number in range(1_000):
+        harness.end(100 + number, parent=1, now=MAX_AGE + 1 + number, start=number)
+        out.extend(harness.assembler.due(MAX_AGE + 1 + number))
+    out.extend(harness.assembler.flush(everything=True))
+    assert sum(one.dropped for one in out) == 0
+    assert sum(1 + len(one.children) for one in out) == 1_000
+    assert harness.lost == []
+
+
+def test_server_sent_events_are_a_stream_from_their_response_on() -> None:
+    exchange = request()
+    assert not exchange.is_stream
+    exchange.stream = True
+    assert exchange.is_stream
+
+
+# -- what it costs --------------------------------------------------------------------------------
+
+
+def opcodes(run: Callable[[], object]) -> int:
+    """The work of *run* in the interpreter: the same in each run, however busy the machine is."""
+    executed = 0
+
+    def tracer(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal executed
+        frame.f_trace_opcodes = True
+        executed += event == "opcode"
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return executed
+
+
+def cost_with_open(count: int) -> int:
+    """Of one request beside *count* open ones that hold a span each."""
+    harness = Harness(max_roots=10_000)
+    for trace_id in range(2, 2 + count):
+        harness.assembler.started(span_context(1, trace_id), None, 0.0)
+        harness.assembler.ended(span(span_id=2, trace_id=trace_id, parent=1), None, 0.0)
+
+    def one_request() -> None:
+        harness.start(1)
+        harness.end(2, parent=1)
+        harness.end(1)
+        harness.assembler.next_due()
+        assert harness.due(SETTLE) == [(1, [2])]
+        harness.assembler.next_due()
+
+    return opcodes(one_request)
+
+
+def test_a_request_costs_the_same_however_many_others_are_open() -> None:
+    assert cost_with_open(5_000) == cost_with_open(1)
+
+
+def cost_in_one_trace(count: int) -> float:
+    """Of each of *count* requests at once in one trace, which end one after the other."""
+    harness = Harness(settle=0, max_roots=1_000)
+    exchanges = [request(finished=True) for _ in range(count)]
+    for number, exchange in enumerate(exchanges):
+        harness.start(1_000_000 + number, exchange)
+        for child in range(3):
+            harness.end(10 * number + child + 1, parent=1_000_000 + number, exchange=exchange)
+
+    def end_all() -> None:
+        for number, exchange in enumerate(exchanges):
+            harness.end(1_000_000 + number, exchange=exchange, now=float(number))
+            [segment] = harness.assembler.due(float(number))
+            assert len(segment.children) == 3
+
+    return opcodes(end_all) / count
+
+
+def test_requests_of_one_trace_cost_the_same_however_many_they_are() -> None:
+    assert cost_in_one_trace(300) < 1.2 * cost_in_one_trace(30)
+
+
+def cost_of_a_span(count: int) -> float:
+    """Of each of *count* spans of one request, with what it costs to let most of them go."""
+    harness = Harness()
+    spans = [span(span_id=2 + number, parent=1, start=number) for number in range(count)]
+    harness.start(1)
+
+    def end_all() -> None:
+        for one in spans:
+            harness.assembler.ended(one, None, 0.0)
+        harness.end(1)
+        harness.due(SETTLE)
+
+    return opcodes(end_all) / count
+
+
+def test_a_span_costs_the_same_however_many_its_trace_has() -> None:
+    assert cost_of_a_span(20_000) < 1.5 * cost_of_a_span(900)
 
 
 # -- ids that are not unique ----------------------------------------------------------------------

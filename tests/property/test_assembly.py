@@ -2,6 +2,7 @@
 ends, is flushed, and when, and however small the limits are."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import settings as limits
@@ -16,8 +17,9 @@ from hypothesis.stateful import (
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_sentry_asgi import Settings
-from otel_sentry_asgi._assembly import SHORTEST_WAIT, Assembler, Segment
+from otel_sentry_asgi._assembly import SHORTEST_WAIT, Assembler
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._segment import Segment
 from otel_sentry_asgi.testing import HandClock, span, span_context
 
 TRACES = st.integers(1, 3)
@@ -25,6 +27,14 @@ FEW_IDS = st.integers(1, 6)
 TINY = st.integers(1, 4)
 # Sums of these are exact.
 TIMES = st.sampled_from([0.0, 0.015625, 0.0625, 0.5, 1.0, 4.0])
+
+
+# A request, a unit of work that is none, and a websocket.
+KINDS: tuple[Callable[[], Exchange], ...] = (
+    lambda: Exchange(None, asgi_scope={}),
+    lambda: Exchange(None),
+    lambda: Exchange(None, asgi_scope={"type": "websocket"}),
+)
 
 
 class Machine(RuleBasedStateMachine):
@@ -47,17 +57,19 @@ class Machine(RuleBasedStateMachine):
         self.ended: list[ReadableSpan] = []
         self.out: list[ReadableSpan] = []
         self.dropped = 0
-        self.exchanges = [Exchange(None, asgi_scope={}), Exchange(None)]
+        self.exchanges = [made() for made in KINDS]
 
-    def count_lost(self, reason: str, quantity: int) -> None:
-        assert quantity > 0
-        self.lost[reason] += quantity
+    def count_lost(self, reason: str, spans: int, *, segments: int = 0) -> None:
+        assert spans >= max(1, segments)
+        self.lost[reason] += spans
 
     # -- what may happen ------------------------------------------------------------------------
 
     @rule(trace_id=TRACES, span_id=FEW_IDS, data=st.data())
     def start_root(self, trace_id: int, span_id: int, data: st.DataObject) -> None:
         exchange = data.draw(st.sampled_from([None, *self.exchanges]))
+        if exchange is not None and data.draw(st.booleans()):
+            exchange.root = span(span_id=span_id, trace_id=trace_id)
         self.assembler.started(span_context(span_id, trace_id), exchange, self.clock())
 
     @rule(
@@ -83,10 +95,10 @@ class Machine(RuleBasedStateMachine):
         self.ended.append(made)
         self.assembler.ended(made, exchange, self.clock())
 
-    @rule(which=st.integers(0, 1))
+    @rule(which=st.integers(0, len(KINDS) - 1))
     def finish_exchange(self, which: int) -> None:
         self.exchanges[which].finished = True
-        self.exchanges[which] = Exchange(None, asgi_scope={} if which == 0 else None)
+        self.exchanges[which] = KINDS[which]()
 
     @rule(seconds=TIMES)
     def let_time_pass(self, seconds: float) -> None:
@@ -117,7 +129,9 @@ class Machine(RuleBasedStateMachine):
     def take(self, segments: list[Segment]) -> None:
         for segment in segments:
             assert len(segment.children) <= self.settings.max_spans
-            self.out.extend([segment.root, *segment.children])
+            self.out.extend(segment.children)
+            if not segment.partial:
+                self.out.append(segment.root)
             self.dropped += segment.dropped
 
     def nothing_is_left(self) -> None:
@@ -161,8 +175,8 @@ class Tidy(RuleBasedStateMachine):
         self.open: dict[int, int] = {}
         self.roots_ended: dict[int, float] = {}
 
-    def nothing_is_lost(self, reason: str, quantity: int) -> None:
-        raise AssertionError((reason, quantity))
+    def nothing_is_lost(self, reason: str, spans: int, *, segments: int = 0) -> None:
+        raise AssertionError((reason, spans, segments))
 
     def root_of(self, span_id: int) -> int:
         while (parent := self.parents[span_id]) is not None:
