@@ -221,7 +221,7 @@ def to_policy(
         graphql_variables=bool(graphql.get("variables")),
         gen_ai_inputs=bool(gen_ai.get("inputs")),
         gen_ai_outputs=bool(gen_ai.get("outputs")),
-        bodies="incoming_request" in (collection.get("http_bodies") or ()),
+        bodies=frozenset(collection.get("http_bodies") or ()),
         frame_variables=_rule(collection.get("stack_frame_variables")),
         terms=terms,
     )

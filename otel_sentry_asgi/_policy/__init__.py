@@ -1,5 +1,6 @@
 """What may leave the process."""
 
+from otel_sentry_asgi._policy._collection import ACTIONS, BODIES, Collection
 from otel_sentry_asgi._policy._policy import Clean, Policy
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
@@ -9,4 +10,15 @@ from otel_sentry_asgi._policy._rules import (
     KeyValueRule,
 )
 
-__all__ = ["FILTERED", "IMPERSONAL", "INSENSITIVE", "NOTHING", "Clean", "KeyValueRule", "Policy"]
+__all__ = [
+    "ACTIONS",
+    "BODIES",
+    "FILTERED",
+    "IMPERSONAL",
+    "INSENSITIVE",
+    "NOTHING",
+    "Clean",
+    "Collection",
+    "KeyValueRule",
+    "Policy",
+]
