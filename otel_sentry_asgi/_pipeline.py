@@ -182,7 +182,13 @@ class Pipeline:
         )
         try:
             transaction = self._to_transaction(segment, decision)
-            clean = sentry.policy(self._settings.sensitive_terms).clean(transaction)
+            clean = sentry.policy(self._settings).clean(transaction)
+            if self._settings.on_payload is not None:
+                shown = clean.shown_to(self._settings.on_payload)
+                if shown is None:
+                    self._lost_segment("before_send", segment)
+                    return
+                clean = shown
             self._exporter.export(clean, Origin(*scopes))
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)

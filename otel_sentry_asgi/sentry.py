@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from copy import deepcopy
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,7 +34,8 @@ from sentry_sdk.utils import (
 
 from otel_sentry_asgi._dsc import ClientFacts
 from otel_sentry_asgi._model import Data, ErrorEvent
-from otel_sentry_asgi._policy import IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule, Policy
+from otel_sentry_asgi._policy import Policy, to_policy
+from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi.sampling import TracesSampler
 
 try:
@@ -164,75 +167,37 @@ def fill_defaults(event: Any, defaults: Mapping[str, str]) -> None:
             event.setdefault(key, value)
 
 
-_policies: tuple[int, Any, Policy] | None = None
+_policies: tuple[weakref.ref[Any], Any, Settings, Policy] | None = None
 
 
-def policy(terms: tuple[str, ...] = ()) -> Policy:
-    """The policy that the client's options ask for; made anew when the client or they change."""
+def policy(settings: Settings) -> Policy:
+    """The policy that the client's options and ours ask for; made anew when the client or one of
+    them changes."""
     global _policies
     client = sentry_sdk.get_client()
-    resolved = client.options.get("data_collection")
-    pii = client.should_send_default_pii()
-    key = (pii, repr(resolved), client.options.get("include_local_variables", True), terms)
-    if _policies is not None and _policies[0] == id(client) and _policies[1] == key:
-        return _policies[2]
-    made = to_policy(resolved, pii=pii, local_variables=key[2], terms=terms)
-    _policies = (id(client), key, made)
-    return made
-
-
-def to_policy(
-    collection: Mapping[str, Any] | None,
-    *,
-    pii: bool,
-    local_variables: bool = True,
-    terms: tuple[str, ...] = (),
-) -> Policy:
-    """The policy for a resolved `data_collection`, or for `send_default_pii` where there is
-    none."""
-    if collection is None:
-        collection = {"provided_by_user": False}
-    if not collection.get("provided_by_user"):
-        rule = INSENSITIVE if pii else IMPERSONAL
-        return Policy(
-            user_info=pii,
-            cookies=INSENSITIVE if pii else NOTHING,
-            headers=rule,
-            query=rule,
-            database_query_data=pii,
-            queues=pii,
-            graphql_document=pii,
-            graphql_variables=pii,
-            gen_ai_inputs=pii,
-            gen_ai_outputs=pii,
-            frame_variables=INSENSITIVE if local_variables else NOTHING,
-            terms=terms,
-        )
-    headers = collection.get("http_headers") or {}
-    graphql, gen_ai = collection.get("graphql") or {}, collection.get("gen_ai") or {}
-    return Policy(
-        user_info=bool(collection.get("user_info")),
-        cookies=_rule(collection.get("cookies")),
-        headers=_rule(headers.get("request")),
-        query=_rule(collection.get("url_query_params")),
-        database_query_data=bool(collection.get("database_query_data")),
-        queues=bool(collection.get("queues")),
-        graphql_document=bool(graphql.get("document")),
-        graphql_variables=bool(graphql.get("variables")),
-        gen_ai_inputs=bool(gen_ai.get("inputs")),
-        gen_ai_outputs=bool(gen_ai.get("outputs")),
-        bodies=frozenset(collection.get("http_bodies") or ()),
-        frame_variables=_rule(collection.get("stack_frame_variables")),
-        terms=terms,
+    given = client.options
+    key = (
+        given.get("data_collection"),
+        client.should_send_default_pii(),
+        given.get("include_local_variables", True),
+        getattr(given.get("event_scrubber"), "denylist", None),
     )
-
-
-def _rule(behaviour: object) -> KeyValueRule:
-    """A `data_collection` behaviour; a bool is all or nothing, what is missing is nothing."""
-    if isinstance(behaviour, Mapping):
-        terms = tuple(str(term).lower() for term in behaviour.get("terms") or ())
-        return KeyValueRule(str(behaviour.get("mode", "denylist")), terms)
-    return INSENSITIVE if behaviour else NOTHING
+    known = _policies
+    if known and known[0]() is client and known[1] == key and known[2] is settings:
+        return known[3]
+    made = to_policy(
+        key[0],
+        pii=key[1],
+        local_variables=bool(key[2]),
+        scrubbed=frozenset(str(one).lower() for one in key[3] or ()),
+        terms=settings.sensitive_terms,
+        allowed=settings.allowed_attributes,
+        actions=tuple(dict(settings.attribute_actions).items()),
+        hash_key=settings.hash_key,
+    )
+    # A copy: the options are the application's to change.
+    _policies = (weakref.ref(client), deepcopy(key), settings, made)
+    return made
 
 
 @contextmanager
@@ -340,13 +305,25 @@ def shutdown_timeout() -> float:
     return float(options().get("shutdown_timeout", 2))
 
 
+def ends_with(processor: Callable[..., Any]) -> bool:
+    """Whether *processor* is among the last to see an event that is captured now."""
+    current = getattr(sentry_sdk.get_current_scope(), "_event_processors", ())
+    return any(getattr(one, "func", None) == processor for one in current)
+
+
 class Links:
-    """What gives the application's own events their trace: added and taken away again."""
+    """What gives the application's own events their trace, and cleans them: added and taken away
+    again."""
 
     def __init__(
-        self, processor: EventProcessor, current_ids: Callable[[], tuple[str, str] | None]
+        self,
+        processor: EventProcessor,
+        cleaner: EventProcessor,
+        current_ids: Callable[[], tuple[str, str] | None],
     ) -> None:
+        """*processor* sees events first; *cleaner* after all that integrations add globally."""
         self._processor = processor
+        self._cleaner = cleaner
         self._current_ids = current_ids
         self._registered = False
         self._added = False
@@ -355,6 +332,7 @@ class Links:
         """Join sentry-sdk's processing of events. The one slot for foreign ids is left if taken."""
         if not self._added:
             sdk_scope.add_global_event_processor(self._processor)
+            sentry_sdk.get_global_scope().add_event_processor(self._cleaner)
             self._added = True
         taken = getattr(sdk_scope, "has_external_propagation_context", lambda: True)
         if not self._registered and not taken():
@@ -364,9 +342,13 @@ class Links:
     def remove(self) -> None:
         """Take away what `add` added, and nothing else."""
         if self._added:
-            processors = sdk_scope.global_event_processors
-            if self._processor in processors:
-                processors.remove(self._processor)
+            of_scope = getattr(sentry_sdk.get_global_scope(), "_event_processors", [])
+            for processors, one in (
+                (sdk_scope.global_event_processors, self._processor),
+                (of_scope, self._cleaner),
+            ):
+                if one in processors:
+                    processors.remove(one)
             self._added = False
         if self._registered:
             if getattr(sdk_scope, "_external_propagation_context_fn", None) == self._current_ids:

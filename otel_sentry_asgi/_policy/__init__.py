@@ -2,6 +2,7 @@
 
 from otel_sentry_asgi._policy._collection import ACTIONS, BODIES, Collection
 from otel_sentry_asgi._policy._policy import Clean, Policy
+from otel_sentry_asgi._policy._resolve import to_policy
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     IMPERSONAL,
@@ -21,4 +22,5 @@ __all__ = [
     "Collection",
     "KeyValueRule",
     "Policy",
+    "to_policy",
 ]

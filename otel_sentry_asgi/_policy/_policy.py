@@ -30,6 +30,20 @@ class Clean(Generic[P]):
 
     payload: P
 
+    def shown_to(self, callback: Callable[[Any], Any]) -> Clean[P] | None:
+        """What is left once the application's own *callback* has seen it; None for nothing.
+
+        Raises:
+            TypeError: It returned neither a mapping nor None.
+        """
+        payload = callback(self.payload)
+        if payload is None:
+            return None
+        if not isinstance(payload, dict):
+            msg = f"on_payload must return the payload or None, not {payload!r:.100}"
+            raise TypeError(msg)
+        return Clean(cast("P", payload))
+
 
 @final
 @dataclass(frozen=True, kw_only=True)

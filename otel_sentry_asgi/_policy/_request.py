@@ -42,7 +42,7 @@ def clean_request(
     return {key: value for key, value in cleaned.items() if value not in _EMPTY}
 
 
-_EMPTY: Final = (None, "", {})
+_EMPTY: Final[tuple[Any, ...]] = (None, "", {})
 
 
 def _headers(given: Mapping[str, Any], cleaners: Mapping[str, Cleaner | None]) -> Data:
