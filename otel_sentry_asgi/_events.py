@@ -88,26 +88,30 @@ class Events:
             return event
         with contained("event processor"):
             policy = self._policy()
+            last = not sentry.ends_with(self.finish)
             if event.get("type") == "transaction":
                 policy.clean_scope_data(event)
+                if last:
+                    sentry.annotate(event)
                 return event
             exchange = current_exchange.get()
             request = exchange.request() if exchange is not None else None
             sentry.add_threads(event)
             sentry.mark_in_app(event)
             clean = policy.clean_error(event, policy.secrets_of(request))
-            return event if sentry.ends_with(self.finish) else self._shown(clean)
+            return self._shown(clean) if last else event
         self._stats.add("lost.internal_sdk_error")
         return None
 
     def _shown(self, clean: Clean[Any]) -> Any:
         """What the application's own callback leaves of an event."""
-        if self._settings.on_payload is None:
-            return clean.payload
-        shown = clean.shown_to(self._settings.on_payload)
+        shown: Clean[Any] | None = clean
+        if self._settings.on_payload is not None:
+            shown = clean.shown_to(self._settings.on_payload)
         if shown is None:
             self._stats.add("lost.before_send")
             return None
+        sentry.annotate(shown.payload)
         return shown.payload
 
     def finish(self, of: weakref.ref[Exchange], event: Any, _hint: Data) -> Any:
@@ -126,6 +130,7 @@ class Events:
                 if event.get("request"):
                     event["request"] = policy.request(event["request"])
                 policy.clean_scope_data(event)
+                sentry.annotate(event)
                 return event
             request = exchange.request()
             if request is not None:

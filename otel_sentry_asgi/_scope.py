@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
+from otel_sentry_asgi._bodies import Body
 from otel_sentry_asgi._model import Data, ErrorEvent
 from otel_sentry_asgi._translate.request import route_in, to_request
 from otel_sentry_asgi._translate.segment import RequestFacts
@@ -63,6 +64,7 @@ class Exchange:
     root: ReadableSpan | None = None
     """The local root that holds the work: of several server spans the innermost."""
     status_code: int | None = None
+    body: Body | None = None
     finished: bool = False
     held: list[Held] = field(default_factory=list)
     told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
@@ -111,7 +113,10 @@ class Exchange:
 
     def request(self) -> Data | None:
         """The request as it came, not cleaned."""
-        return to_request(self.asgi_scope) if self.asgi_scope is not None else None
+        if self.asgi_scope is None:
+            return None
+        request = to_request(self.asgi_scope)
+        return request if self.body is None else {**request, **self.body.facts()}
 
     def facts(self) -> RequestFacts:
         """What a transaction takes from the request."""
@@ -119,7 +124,7 @@ class Exchange:
         if scope is None:
             return RequestFacts()
         return RequestFacts(
-            request=to_request(scope),
+            request=self.request(),
             route=route_in(scope),
             websocket=scope.get("type") == "websocket",
             status_code=self.status_code,

@@ -22,6 +22,7 @@ from typing import Any
 
 import sentry_sdk
 from sentry_sdk import scope as sdk_scope
+from sentry_sdk._types import AnnotatedValue
 from sentry_sdk.sessions import track_session
 from sentry_sdk.utils import (
     Dsn,
@@ -32,6 +33,7 @@ from sentry_sdk.utils import (
     safe_str,
 )
 
+from otel_sentry_asgi._bodies import LIMITS
 from otel_sentry_asgi._dsc import ClientFacts
 from otel_sentry_asgi._model import Data, ErrorEvent
 from otel_sentry_asgi._policy import Policy, to_policy
@@ -198,6 +200,28 @@ def policy(settings: Settings) -> Policy:
     # A copy: the options are the application's to change.
     _policies = (weakref.ref(client), deepcopy(key), settings, made)
     return made
+
+
+def body_limit(settings: Settings) -> int:
+    """Bytes of a request's body that the client's options let be kept."""
+    if "incoming_request" not in policy(settings).bodies:
+        return 0
+    return LIMITS.get(options().get("max_request_body_size", "medium"), LIMITS["medium"])
+
+
+def annotate(event: Any) -> None:
+    """Hand our remarks in `_meta` to the client, which writes that itself."""
+    _attach(event, event.pop("_meta", {}))
+
+
+def _attach(value: Any, meta: Mapping[str, Any]) -> None:
+    for key, below in meta.items():
+        at: Any = int(key) if isinstance(value, list) else key
+        if "" in below:
+            known = value[at] if isinstance(value, list) else value.get(at, "")
+            value[at] = AnnotatedValue(known, below[""])
+        else:
+            _attach(value[at], below)
 
 
 @contextmanager

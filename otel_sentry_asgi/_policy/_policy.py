@@ -11,6 +11,7 @@ from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, Transaction
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, rule_of
 from otel_sentry_asgi._policy._memo import Memo
+from otel_sentry_asgi._policy._remarks import remarks_on, removed
 from otel_sentry_asgi._policy._request import clean_request
 from otel_sentry_asgi._policy._rules import FILTERED, term_in, without_credentials
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
@@ -72,9 +73,8 @@ class Policy(Collection):
             contexts["otel"] = {"resource": self.attributes(contexts["otel"].get("resource", {}))}
         for span in transaction.get("spans", ()):
             self._clean_span(span)
-        if "request" in transaction:
-            transaction["request"] = self.request(transaction["request"])
         self.clean_scope_data(transaction)
+        self._clean_request(cast("Data", transaction))
         return Clean(transaction)
 
     def clean_error(
@@ -82,8 +82,6 @@ class Policy(Collection):
     ) -> Clean[ErrorEvent]:
         """The error without what the policy forbids; *secrets* (from `secrets_of`) are taken out
         of every text in it, wherever they got to. Changes the event in place."""
-        if "request" in event:
-            event["request"] = self.request(event["request"])
         self._clean_trace(cast("Data", event), event.get("contexts", {}))
         for stacktrace in _stacktraces(event):
             for frame in stacktrace.get("frames") or ():
@@ -94,6 +92,7 @@ class Policy(Collection):
             if key in texts:
                 texts[key] = clean_strings(texts[key], clean)
         self.clean_scope_data(event, secrets)
+        self._clean_request(texts)
         return Clean(event)
 
     def clean_scope_data(self, event: Any, secrets: frozenset[str] = _NO_SECRETS) -> None:
@@ -170,6 +169,17 @@ class Policy(Collection):
         if request is None:
             return _NO_SECRETS
         return secrets_in(request, self.request(request))
+
+    def _clean_request(self, event: Data) -> None:
+        """The request, and the remarks on all that was filtered."""
+        raw = event.get("request") or {}
+        if "request" in event:
+            event["request"] = self.request(raw)
+        noted = remarks_on(event)
+        if "body_removed" in raw and "incoming_request" in self.bodies:
+            noted.setdefault("request", {})["data"] = removed(**raw["body_removed"])
+        if noted:
+            event["_meta"] = {**event.get("_meta", {}), **noted}
 
     def _clean_trace(self, event: Data, contexts: Data) -> None:
         """Name, trace context, and the name in the sampling context."""
