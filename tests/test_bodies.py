@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ def test_the_chunks_do_not_matter_and_never_more_than_the_limit_is_held(
     edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     body = body_of(scope(), lambda: limit)
     assert body is not None
-    for message in messages(*(whole[a:b] for a, b in zip(edges, edges[1:], strict=False))):
+    for message in messages(*(whole[a:b] for a, b in pairwise(edges))):
         body.note(message)
         assert sum(map(len, body._chunks)) <= limit
     expected: Any = {"body_removed": {"rule": TOO_LARGE, "size": len(whole)}}

@@ -22,6 +22,7 @@ from otel_sentry_asgi._policy._rules import (
     SECRET_HEADERS,
     URL_HEADERS,
     KeyValueRule,
+    clean_baggage,
     clean_query,
     clean_url,
     fold,
@@ -85,6 +86,12 @@ def header_rule(name: str, of: Collection) -> Rule:
         return _filter(f"a header with {term!r} has the client's address; user_info is off")
     if folded in URL_HEADERS:
         return Rule(_URL_DOES, "a header that is a URL", _each(_url_cleaner(of)))
+    if folded == "baggage":
+        return Rule(
+            "kept by key",
+            "entries of baggage are like parameters",
+            _each(lambda text: clean_baggage(text, of.query, of.terms)),
+        )
     return _by_text(of, "a header without a sensitive term")
 
 

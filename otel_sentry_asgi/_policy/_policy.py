@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, Transaction
+from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, rule_of
 from otel_sentry_asgi._policy._memo import Memo
 from otel_sentry_asgi._policy._remarks import remarks_on, removed
 from otel_sentry_asgi._policy._request import clean_request
-from otel_sentry_asgi._policy._rules import FILTERED, term_in, without_credentials
+from otel_sentry_asgi._policy._rules import FILTERED, is_sensitive, term_in, without_credentials
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
 from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
 
@@ -117,7 +118,7 @@ class Policy(Collection):
     def request(self, request: Data) -> Data:
         """A cleaned copy of Sentry's request interface. What has not the form that our own has
         is left out."""
-        return clean_request(request, self, self._headers, self._text)
+        return clean_request(request, self, self._headers, self._denies, self._text)
 
     def clean_span(self, span: SpanPayload) -> SpanPayload:
         """A span without what the policy forbids. Changes the payload in place."""
@@ -149,6 +150,12 @@ class Policy(Collection):
     def free_text(self, text: str) -> str:
         """A message: no credentials of URLs, no forbidden parameters."""
         return self._text(text)
+
+    def body(self, body: Any) -> Any:
+        """The body of a log record: a message, or values by key."""
+        if isinstance(body, str):
+            return self._text(body)
+        return clean_body(body, self._denies, self._text)
 
     def label(self, text: str, attributes: Mapping[str, Any]) -> str:
         """The name or description of something with these *attributes* (uncleaned): like `text`,
@@ -187,12 +194,18 @@ class Policy(Collection):
         raw = trace.get("data") or {}
         if event.get("transaction"):
             event["transaction"] = self.label(event["transaction"], raw)
-        sampling = trace.get("dynamic_sampling_context")
-        if sampling and "transaction" in sampling:
-            sampling["transaction"] = self.label(sampling["transaction"], raw)
+        if sampling := trace.get("dynamic_sampling_context"):
+            trace["dynamic_sampling_context"] = self._sampling_context(sampling, raw)
         if raw:
             trace["data"] = self.attributes(raw)
         self._clean_links(trace)
+
+    def _sampling_context(self, sampling: Data, attributes: Mapping[str, Any]) -> Data:
+        """The name cleaned; of what callers add (`sentry-user_id` in their baggage) nothing."""
+        kept = {key: value for key, value in sampling.items() if key in _SAMPLING or self.user_info}
+        if "transaction" in kept:
+            kept["transaction"] = self.label(kept["transaction"], attributes)
+        return kept
 
     def _clean_span(self, span: SpanPayload) -> None:
         raw = span.get("data", {})
@@ -245,9 +258,20 @@ class Policy(Collection):
         else:
             frame["vars"] = clean_vars(variables, self._allows_variable, self.headers, self.terms)
 
+    def _denies(self, key: str) -> bool:
+        return is_sensitive(key, self.terms) or key.lower() in self.scrubbed
+
     def _allows_variable(self, name: str) -> bool:
         return self.frame_variables.allows(name, self.terms)
 
+
+_SAMPLING: Final = frozenset(
+    {
+        *("trace_id", "public_key", "org_id", "release", "environment", "transaction"),
+        *("sample_rate", "sample_rand", "sampled", "replay_id", "profile_id"),
+    }
+)
+"""What Sentry's trace propagation defines of a dynamic sampling context, but for the user."""
 
 _STATEMENTS: Final = ("db.statement", "db.query.text")
 

@@ -9,18 +9,19 @@ from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._decide import DROP, Cleaner
-from otel_sentry_asgi._policy._rules import clean_query, clean_url, is_sensitive
+from otel_sentry_asgi._policy._rules import clean_query, clean_url
 
 
 def clean_request(
     request: Data,
     of: Collection,
     headers: Mapping[str, Cleaner | None],
+    denies: Callable[[str], bool],
     clean: Callable[[str], str],
 ) -> Data:
-    """A cleaned copy. *headers* gives the cleaner of each header, *clean* is for texts that no key
-    describes. What has not the form that our own has is left out: Sentry takes requests in forms
-    that hide the keys."""
+    """A cleaned copy. *headers* gives the cleaner of each header, *denies* is asked of the keys of
+    a body, *clean* is for texts that no key describes. What has not the form that our own has is
+    left out: Sentry takes requests in forms that hide the keys."""
     cleaned = {key: request[key] for key in ("method", "url") if request.get(key)}
     query = request.get("query_string")
     if isinstance(url := cleaned.get("url"), str):
@@ -36,9 +37,7 @@ def clean_request(
         kept = (key for key in env if of.user_info or key != "REMOTE_ADDR")
         cleaned["env"] = {key: env[key] for key in kept}
     if "incoming_request" in of.bodies and (body := request.get("data")) is not None:
-        cleaned["data"] = clean_body(
-            body, lambda key: is_sensitive(key, of.terms) or key.lower() in of.scrubbed, clean
-        )
+        cleaned["data"] = clean_body(body, denies, clean)
     return {key: value for key, value in cleaned.items() if value not in _EMPTY}
 
 

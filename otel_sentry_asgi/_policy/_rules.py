@@ -66,6 +66,7 @@ ADDRESS_HEADER_TERMS: Final = ("clientip", "client-addr", "socketip", "external-
 
 _LONGEST_FLAG: Final = 20
 _PAIRS: Final = re.compile(r"([&;])")
+_ENTRIES: Final = re.compile(r"([,;])")
 _URL_IN_QUERY: Final = re.compile(r"(?=.*[?@#])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|(?=/)|)([^/?#]*)")
 _HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
@@ -131,6 +132,16 @@ def clean_query(
     parts = _PAIRS.split(query)
     return "".join(
         part if part in "&;" else _clean_pair(part, rule, extra, nested) for part in parts
+    )
+
+
+def clean_baggage(text: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
+    """The value of a `baggage` header, entries and their properties by key like parameters."""
+    if rule.mode == "off":
+        return FILTERED
+    return "".join(
+        part if part in ",;" else _clean_pair(part, rule, extra, nested=False)
+        for part in _ENTRIES.split(text)
     )
 
 
