@@ -146,7 +146,7 @@ def clean_span(span: ReadableSpan, policy: Policy) -> ReadableSpan:
         name=policy.label(span.name, raw),
         attributes=_attributes(raw, policy, around),
         events=tuple(
-            Event(event.name, _attributes(event.attributes, policy), event.timestamp)
+            Event(policy.text(event.name), _attributes(event.attributes, policy), event.timestamp)
             for event in span.events
         ),
         links=tuple(

@@ -291,7 +291,13 @@ def add_threads(event: Any) -> None:
     if given.get("attach_stacktrace") and not {"exception", "threads", "stacktrace"} & set(event):
         with_locals = bool(given.get("include_local_variables", True))
         stack = current_stacktrace(include_local_variables=with_locals)
+        while stack["frames"] and _is_own(stack["frames"][-1]):
+            stack["frames"].pop()  # Its locals hold the event.
         event["threads"] = {"values": [{"stacktrace": stack, "crashed": False, "current": True}]}
+
+
+def _is_own(frame: Mapping[str, Any]) -> bool:
+    return (frame.get("module") or "").partition(".")[0] in ("otel_sentry_asgi", "sentry_sdk")
 
 
 def to_error(error: BaseException, *, mechanism: str, handled: bool) -> tuple[ErrorEvent, Data]:

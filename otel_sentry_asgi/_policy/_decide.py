@@ -188,6 +188,10 @@ def _terms(key: str, of: Collection) -> Rule:
     return _by_text(of, "no row names it, no sensitive term is in the key")
 
 
+def _text(_key: str, of: Collection) -> Rule:
+    return _by_text(of, "user_info is on") if of.user_info else _drop("user_info is off")
+
+
 def _url(_key: str, of: Collection) -> Rule:
     off = of.query.mode == "off"
     does = "kept, without credentials, query and fragment" if off else _URL_DOES
@@ -279,7 +283,7 @@ _BY_CATEGORY: Final[dict[Category, Callable[[str, Collection], Rule]]] = {
     Category.GEN_AI_OUTPUT: _switch("gen_ai.outputs", "gen_ai_outputs"),
     Category.REQUEST_BODY: _body("incoming_request", "outgoing_request"),
     Category.RESPONSE_BODY: _body("outgoing_response", "incoming_response"),
-    Category.TEXT: _switch("user_info", "user_info"),
+    Category.TEXT: _text,
 }
 
 

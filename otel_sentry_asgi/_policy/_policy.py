@@ -256,7 +256,13 @@ class Policy(Collection):
             # Middleware and server frames hold the ASGI scope, raw headers and cookies.
             del frame["vars"]
         else:
-            frame["vars"] = clean_vars(variables, self._allows_variable, self.headers, self.terms)
+            frame["vars"] = clean_vars(
+                variables,
+                self._allows_variable,
+                self.headers,
+                self.terms,
+                raw=self.user_info,
+            )
 
     def _denies(self, key: str) -> bool:
         return is_sensitive(key, self.terms) or key.lower() in self.scrubbed
