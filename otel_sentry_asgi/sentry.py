@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -177,29 +178,51 @@ def policy(settings: Settings) -> Policy:
     them changes."""
     global _policies
     client = sentry_sdk.get_client()
+    given = _deciding(client)
+    known = _policies
+    if known and known[0]() is client and known[1] == given and known[2] is settings:
+        return known[3]
+    made = _made(given, settings)
+    # A copy: the options are the application's to change.
+    _policies = (weakref.ref(client), deepcopy(given), settings, made)
+    return made
+
+
+def policy_for(given: Mapping[str, Any], settings: Settings) -> Policy:
+    """The policy under a client with other options, as sentry-sdk resolves them.
+
+    Raises:
+        TypeError, ValueError: sentry-sdk does not take the options.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client = sentry_sdk.Client(**{"default_integrations": False, "dsn": "", **given})
+    return _made(_deciding(client), settings)
+
+
+def _deciding(client: Any) -> tuple[Any, bool, bool, Any]:
+    """The options that decide what leaves."""
     given = client.options
-    key = (
+    return (
         given.get("data_collection"),
         client.should_send_default_pii(),
-        given.get("include_local_variables", True),
+        bool(given.get("include_local_variables", True)),
         getattr(given.get("event_scrubber"), "denylist", None),
     )
-    known = _policies
-    if known and known[0]() is client and known[1] == key and known[2] is settings:
-        return known[3]
-    made = to_policy(
-        key[0],
-        pii=key[1],
-        local_variables=bool(key[2]),
-        scrubbed=frozenset(str(one).lower() for one in key[3] or ()),
+
+
+def _made(given: tuple[Any, bool, bool, Any], settings: Settings) -> Policy:
+    collection, pii, local_variables, denied = given
+    return to_policy(
+        collection,
+        pii=pii,
+        local_variables=local_variables,
+        scrubbed=frozenset(str(one).lower() for one in denied or ()),
         terms=settings.sensitive_terms,
         allowed=settings.allowed_attributes,
         actions=tuple(dict(settings.attribute_actions).items()),
         hash_key=settings.hash_key,
     )
-    # A copy: the options are the application's to change.
-    _policies = (weakref.ref(client), deepcopy(key), settings, made)
-    return made
 
 
 def body_limit(settings: Settings) -> int:

@@ -118,7 +118,10 @@ def test_what_may_leave_arrives(canary: Canary, setting: str) -> None:
     "given",
     [
         {"files": {"file": ("a.txt", b"file-content")}, "data": {"field": "file-field"}},
-        {"content": b"raw-content", "headers": {**HEADERS, "content-type": "text/plain"}},
+        {
+            "content": b"raw-content, long enough",
+            "headers": {**HEADERS, "content-type": "text/plain"},
+        },
         {"content": b"{" + b"x" * 20_000 + b"large-content"},
     ],
     ids=["multipart", "text", "too large"],
