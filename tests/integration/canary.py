@@ -43,7 +43,7 @@ tracer = trace.get_tracer("canary")
 app = FastAPI()
 otel_sentry_asgi.instrument()
 FastAPIInstrumentor.instrument_app(app)
-SQLite3Instrumentor().instrument()  # type: ignore[no-untyped-call]
+SQLite3Instrumentor().instrument()
 
 
 @app.post("/_client")
@@ -54,8 +54,7 @@ async def client(request: Request) -> None:
         sentry_sdk.init(
             traces_sample_rate=1.0,
             attach_stacktrace=True,
-            _experiments={"transport_compression_algo": "gzip"},
-            **options,
+            **{"_experiments": {"transport_compression_algo": "gzip"}, **options},
         )
 
 

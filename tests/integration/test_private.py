@@ -127,7 +127,7 @@ def test_what_may_leave_arrives(canary: Canary, setting: str) -> None:
     ids=["multipart", "text", "too large"],
 )
 def test_bodies_that_cannot_be_filtered_do_not_leave(
-    canary: Canary, setting: str, given: dict[str, object]
+    canary: Canary, setting: str, given: dict[str, Any]
 ) -> None:
     canary.under(setting)
     canary.ask("ok", json=None, **given)
