@@ -46,10 +46,10 @@ def markdown(policies: Mapping[str, Policy]) -> str:
         "# What happens to each attribute",
         "",
         "Printed by `python -m otel_sentry_asgi policy --markdown` from the table that the code",
-        "acts on. `send_default_pii` sets all that `data_collection` sets one by one; what is between",
-        "slashes depends on the name: of headers, in this order, one that says nothing, one with",
-        "credentials and one with the client's address; of keys without a row, one without and one",
-        "with a sensitive term.",
+        "acts on. `send_default_pii` sets all that `data_collection` sets one by one. What is",
+        "between slashes depends on the name: of headers, in this order, one that says nothing,",
+        "one with credentials and one with the client's address; of keys without a row, one",
+        "without and one with a sensitive term.",
         "",
     ]
     head = ["attributes", "governed by", *policies]
