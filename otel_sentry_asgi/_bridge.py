@@ -73,7 +73,7 @@ class Bridge:
             tidy=self._tidy,
             clock=clock,
         )
-        self.links = sentry.Links(self.events.process, current_ids)
+        self.links = sentry.Links(self.events.process, self.events.clean, current_ids)
         self._ledger.on_kept = self.sessions.on_first = self.pipeline.wake
         self._warned = False
         self._at_exit = False

@@ -1,4 +1,4 @@
-"""Our two event processors: every event of the application with its trace and request, cleaned."""
+"""Our event processors: every event of the application with its trace and request, cleaned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._issues import HINT, SWALLOWED, TASK, Issues, text_of
 from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._model import Data
-from otel_sentry_asgi._policy import Policy
+from otel_sentry_asgi._policy import Clean, Policy
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
@@ -24,6 +24,7 @@ from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.resource import resource_contexts, resource_defaults
 from otel_sentry_asgi._translate.segment import transaction_name
+from otel_sentry_asgi.export import REMARKS
 from otel_sentry_asgi.sampling import Decisions
 
 SERVER_LOGGERS = frozenset(
@@ -77,16 +78,47 @@ class Events:
             if exchange is not None and exchange.root is not None:
                 sentry.fill_defaults(event, resource_defaults(exchange.root.resource))
                 _add_contexts(event, resource_contexts(exchange.root.resource))
-            # Also in a request: the event may be captured under scopes that are not the request's.
-            policy, request = self._policy(), exchange.request() if exchange is not None else None
-            sentry.add_threads(event)
-            sentry.mark_in_app(event)
-            policy.clean_error(event, policy.secrets_of(request))
             return event
         self._stats.add("lost.internal_sdk_error")
         return None
 
-    def finish(self, of: weakref.ref[Exchange], event: Any, _hint: Data) -> Any:
+    def clean(self, event: Any, hint: Data) -> Any:
+        """The event processor of the global scope, after those that integrations add globally.
+
+        Also in a request: the event may be captured under scopes that are not the request's. An
+        event that cannot be cleaned is not sent.
+        """
+        if event.get("type") not in (None, "", "error", "default", "transaction"):
+            return event
+        with contained("event processor"):
+            policy = self._policy()
+            last = not sentry.ends_with(self.finish)
+            if event.get("type") == "transaction":
+                policy.clean_scope_data(event)
+                if last and REMARKS not in hint:
+                    sentry.annotate(event)
+                return event
+            exchange = current_exchange.get()
+            request = exchange.request() if exchange is not None else None
+            sentry.add_threads(event)
+            sentry.mark_in_app(event)
+            clean = policy.clean_error(event, policy.secrets_of(request))
+            return self._shown(clean) if last else event
+        self._stats.add("lost.internal_sdk_error")
+        return None
+
+    def _shown(self, clean: Clean[Any]) -> Any:
+        """What the application's own callback leaves of an event."""
+        shown: Clean[Any] | None = clean
+        if self._settings.on_payload is not None:
+            shown = clean.shown_to(self._settings.on_payload)
+        if shown is None:
+            self._stats.add("lost.before_send")
+            return None
+        sentry.annotate(shown.payload)
+        return shown.payload
+
+    def finish(self, of: weakref.ref[Exchange], event: Any, hint: Data) -> Any:
         """The last event processor of a request: its request, its name, and the policy. It is held
         by the request's scope, which the exchange holds.
 
@@ -98,9 +130,12 @@ class Events:
         with contained("event processor"):
             policy = self._policy()
             if event.get("type"):
-                if event.get("request"):
-                    # A transaction was clean, but processors of integrations add to it.
+                # A transaction was clean, but scopes and processors of integrations add to it.
+                if event.get("request") and event["request"] != exchange.sent_request:
                     event["request"] = policy.request(event["request"])
+                policy.clean_scope_data(event)
+                if REMARKS not in hint:
+                    sentry.annotate(event)
                 return event
             request = exchange.request()
             if request is not None:
@@ -109,13 +144,12 @@ class Events:
             with contained("breadcrumbs"):
                 sentry.add_breadcrumbs(event, to_breadcrumbs(exchange.trail, event, policy))
             sentry.mark_in_app(event)
-            policy.clean_error(event, policy.secrets_of(request))
-            return event
+            return self._shown(policy.clean_error(event, policy.secrets_of(request)))
         self._stats.add("lost.internal_sdk_error")
         return None
 
     def _policy(self) -> Policy:
-        return sentry.policy(self._settings.sensitive_terms)
+        return sentry.policy(self._settings)
 
     def _link(self, event: Any, context: SpanContext, exchange: Exchange | None) -> None:
         linked: Data = {

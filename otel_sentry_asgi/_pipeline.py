@@ -15,7 +15,7 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import Assembler
 from otel_sentry_asgi._dsc import sampling_context
 from otel_sentry_asgi._guard import contained
-from otel_sentry_asgi._model import Transaction
+from otel_sentry_asgi._model import Data, Transaction
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._segment import Segment, shortened
 from otel_sentry_asgi._semconv import FULL_URL, first_text
@@ -197,7 +197,15 @@ class Pipeline:
         )
         try:
             transaction = self._to_transaction(segment, decision)
-            clean = sentry.policy(self._settings.sensitive_terms).clean(transaction)
+            clean = sentry.policy(self._settings).clean(transaction)
+            if self._settings.on_payload is not None:
+                shown = clean.shown_to(self._settings.on_payload)
+                if shown is None:
+                    self._lost_segment("before_send", segment)
+                    return
+                clean = shown
+            if exchange is not None and (request := clean.payload.get("request")):
+                exchange.sent_request = _copied(request)
             self._exporter.export(clean, Origin(*scopes))
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
@@ -245,6 +253,11 @@ class Pipeline:
 
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)
+
+
+def _copied(request: Data) -> Data:
+    """A copy that keeps what it was when others change the request."""
+    return {key: dict(part) if type(part) is dict else part for key, part in request.items()}
 
 
 def _suppressed() -> otel_context.Context:

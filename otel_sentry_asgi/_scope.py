@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
+from otel_sentry_asgi._bodies import Body
 from otel_sentry_asgi._model import Data, ErrorEvent
 from otel_sentry_asgi._translate.request import (
     WHOLE_ROUTE,
@@ -73,6 +74,9 @@ class Exchange:
     """The response is an event stream."""
     cancelled: bool = False
     """The client left before the response was complete."""
+    body: Body | None = None
+    sent_request: Data | None = None
+    """A copy of the request as the policy has left it in the transaction."""
     finished: bool = False
     held: list[Held] = field(default_factory=list)
     told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
@@ -127,7 +131,10 @@ class Exchange:
 
     def request(self) -> Data | None:
         """The request as it came, not cleaned."""
-        return to_request(self.asgi_scope) if self.asgi_scope is not None else None
+        if self.asgi_scope is None:
+            return None
+        request = to_request(self.asgi_scope)
+        return request if self.body is None else {**request, **self.body.facts()}
 
     def facts(self) -> RequestFacts:
         """What a transaction takes from the request."""
@@ -135,7 +142,7 @@ class Exchange:
         if scope is None:
             return RequestFacts()
         return RequestFacts(
-            request=to_request(scope),
+            request=self.request(),
             route=route_in(scope),
             path=path_in(scope) or None,
             root_path=root_path_in(scope),

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from otel_sentry_asgi._policy import ACTIONS
+
+OnPayload = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 IgnoredError = type[BaseException] | Callable[[BaseException], bool]
 
@@ -68,6 +72,24 @@ class Settings:
     """Further terms: a key that contains one, in any case, has its value replaced by
     `[Filtered]`."""
 
+    allowed_attributes: tuple[str, ...] = ("*",)
+    """Of the span, resource and link attributes that no row of the policy knows, those that are
+    sent: names, and prefixes that end in `*`."""
+
+    attribute_actions: Mapping[str, str] | tuple[tuple[str, str], ...] = ()
+    """What happens to single attributes, whatever the policy says: `keep`, `drop`, `filter`, or
+    `hash` (a keyed hash, the same for the same value). A mapping from names, or prefixes that end
+    in `*`, to one of these; or texts like `user.id=hash`. The longest name that fits counts."""
+
+    hash_key: str = field(default="", repr=False)
+    """The key of the action `hash` (HMAC-SHA256). A secret: without it nobody can try values."""
+
+    on_payload: OnPayload | None = None
+    """Called with each cleaned payload (transactions and error events) before it goes to the
+    exporter or client. It may change it, and returns it, or None to keep it in. If it raises, the
+    payload is not sent. Called on the worker's thread and, for errors, where they happen (in code
+    only)."""
+
     def __post_init__(self) -> None:
         self._require("settle", lambda value: 0 <= value < math.inf, "at least 0 seconds")
         self._require("linger", lambda value: value >= 0, "at least 0 seconds")
@@ -86,6 +108,28 @@ class Settings:
         terms = self._require_all("sensitive_terms", _is_term, "a sequence of non-empty strings")
         lowered = tuple(term.strip().lower() for term in terms)
         object.__setattr__(self, "sensitive_terms", lowered)
+        allowed = self._require_all("allowed_attributes", _is_term, "a sequence of attribute names")
+        object.__setattr__(self, "allowed_attributes", tuple(name.strip() for name in allowed))
+        object.__setattr__(self, "attribute_actions", self._actions())
+        self._require("hash_key", lambda _: True, "a text", str)
+        if not self.hash_key and "hash" in dict(self.attribute_actions).values():
+            msg = "hash_key must be set for the action 'hash' in attribute_actions"
+            raise SettingsError(msg)
+        if self.on_payload is not None and not callable(self.on_payload):
+            msg = f"on_payload must be a function, not {self.on_payload!r}"
+            raise SettingsError(msg)
+
+    def _actions(self) -> tuple[tuple[str, str], ...]:
+        given: Any = self.attribute_actions
+        items = given.items() if isinstance(given, Mapping) else given
+        listed = isinstance(items, Iterable) and not isinstance(items, str)
+        pairs = [
+            one.split("=", 1) if isinstance(one, str) else one for one in (items if listed else ())
+        ]
+        if not listed or not all(map(_is_action, pairs)):
+            msg = f"attribute_actions must be names with one of {ACTIONS}, not {given!r}"
+            raise SettingsError(msg)
+        return tuple((name.strip(), action) for name, action in pairs)
 
     def _require(
         self, name: str, holds: Callable[[Any], bool], expected: str, *kinds: type
@@ -110,11 +154,11 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str], **given: Any) -> Settings:
         """Settings from `OTEL_SENTRY_<NAME>` variables; what is *given* wins over them."""
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = _PREFIX + field.name.upper()
+        for one in fields(cls):
+            variable = _PREFIX + one.name.upper()
             text = environ.get(variable, "").strip()
-            if text and field.name not in given:
-                values[field.name] = _parse(variable, text, type(field.default))
+            if text and one.name not in given:
+                values[one.name] = _parse(variable, text, type(one.default))
         return cls(**values, **given)
 
 
@@ -126,10 +170,18 @@ def _is_term(term: Any) -> bool:
     return isinstance(term, str) and bool(term.strip())
 
 
+def _is_action(pair: Any) -> bool:
+    two = isinstance(pair, (list, tuple)) and len(pair) == 2
+    return two and _is_term(pair[0]) and pair[1] in ACTIONS
+
+
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def _parse(variable: str, text: str, kind: type) -> Any:
+    if kind is type(None):
+        msg = f"{variable} can only be set in code, not to {text!r}"
+        raise SettingsError(msg)
     try:
         if kind is bool:
             return _BOOLEANS[text.lower()]

@@ -13,6 +13,7 @@ from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, TraceContext,
 from otel_sentry_asgi._policy import Clean
 
 __all__ = [
+    "REMARKS",
     "Clean",
     "Data",
     "ErrorEvent",
@@ -22,6 +23,11 @@ __all__ = [
     "TraceContext",
     "Transaction",
 ]
+
+
+REMARKS = "otel_sentry_asgi.remarks"
+"""A key for the hint that an exporter gives to event processors: it writes the transaction's
+`_meta` itself. Without it the remarks are in the event in sentry-sdk's own form, for its client."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import obtain
+from otel_sentry_asgi._bodies import body_of
 from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._errors import is_cancelled
 from otel_sentry_asgi._guard import contained
@@ -67,8 +68,8 @@ async def run(bridge: Bridge, app: App, scope: Scope, receive: Receive, send: Se
     elif scope["type"] not in _MECHANISMS or MARK in scope:
         await app(scope, receive, send)
     else:
-        with _Request(bridge, scope, send) as request:
-            await app(scope, receive, request.send)
+        with _Request(bridge, scope, receive, send) as request:
+            await app(scope, request.receive, request.send)
 
 
 class _Request:
@@ -83,10 +84,11 @@ class _Request:
         "_scopes",
         "_send",
         "_token",
+        "receive",
         "send",
     )
 
-    def __init__(self, bridge: Bridge, scope: Scope, send: Send) -> None:
+    def __init__(self, bridge: Bridge, scope: Scope, receive: Receive, send: Send) -> None:
         self._bridge = bridge
         self._scope = scope
         self._send = send
@@ -95,6 +97,7 @@ class _Request:
         self._responding = False
         self._scopes: sentry.RequestScopes | None = None
         self._token: Token[Exchange | None] | None = None
+        self.receive: Receive = receive
         self.send: Send = send
 
     def __enter__(self) -> _Request:
@@ -155,6 +158,12 @@ class _Request:
         self._token = current_exchange.set(exchange)
         self._scope[MARK] = True
         self.send = self._noting_send
+        exchange.body = body_of(self._scope, self._body_limit)
+        if exchange.body is not None:
+            self.receive = exchange.body.noting(self.receive)
+
+    def _body_limit(self) -> int:
+        return sentry.body_limit(self._bridge.settings)
 
     def _unit_of_outer_layer(self) -> Exchange | None:
         """What the processor made of a server span that OTel started further out: this request."""

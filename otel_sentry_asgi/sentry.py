@@ -13,14 +13,18 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from copy import deepcopy
 from datetime import datetime, timezone
 from typing import Any
 
 import sentry_sdk
 from sentry_sdk import scope as sdk_scope
+from sentry_sdk._types import AnnotatedValue
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.session import Session
 from sentry_sdk.utils import (
@@ -33,10 +37,12 @@ from sentry_sdk.utils import (
     safe_str,
 )
 
+from otel_sentry_asgi._bodies import LIMITS
 from otel_sentry_asgi._dsc import ClientFacts
 from otel_sentry_asgi._model import Data, ErrorEvent
-from otel_sentry_asgi._policy import IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule, Policy
+from otel_sentry_asgi._policy import Policy, to_policy
 from otel_sentry_asgi._sessions import Key
+from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi.sampling import TracesSampler
 
 try:
@@ -168,75 +174,81 @@ def fill_defaults(event: Any, defaults: Mapping[str, str]) -> None:
             event.setdefault(key, value)
 
 
-_policies: tuple[int, Any, Policy] | None = None
+_policies: tuple[weakref.ref[Any], Any, Settings, Policy] | None = None
 
 
-def policy(terms: tuple[str, ...] = ()) -> Policy:
-    """The policy that the client's options ask for; made anew when the client or they change."""
+def policy(settings: Settings) -> Policy:
+    """The policy that the client's options and ours ask for; made anew when the client or one of
+    them changes."""
     global _policies
     client = sentry_sdk.get_client()
-    resolved = client.options.get("data_collection")
-    pii = client.should_send_default_pii()
-    key = (pii, repr(resolved), client.options.get("include_local_variables", True), terms)
-    if _policies is not None and _policies[0] == id(client) and _policies[1] == key:
-        return _policies[2]
-    made = to_policy(resolved, pii=pii, local_variables=key[2], terms=terms)
-    _policies = (id(client), key, made)
+    given = _deciding(client)
+    known = _policies
+    if known and known[0]() is client and known[1] == given and known[2] is settings:
+        return known[3]
+    made = _made(given, settings)
+    # A copy: the options are the application's to change.
+    _policies = (weakref.ref(client), deepcopy(given), settings, made)
     return made
 
 
-def to_policy(
-    collection: Mapping[str, Any] | None,
-    *,
-    pii: bool,
-    local_variables: bool = True,
-    terms: tuple[str, ...] = (),
-) -> Policy:
-    """The policy for a resolved `data_collection`, or for `send_default_pii` where there is
-    none."""
-    if collection is None:
-        collection = {"provided_by_user": False}
-    if not collection.get("provided_by_user"):
-        rule = INSENSITIVE if pii else IMPERSONAL
-        return Policy(
-            user_info=pii,
-            cookies=INSENSITIVE if pii else NOTHING,
-            headers=rule,
-            query=rule,
-            database_query_data=pii,
-            queues=pii,
-            graphql_document=pii,
-            graphql_variables=pii,
-            gen_ai_inputs=pii,
-            gen_ai_outputs=pii,
-            frame_variables=INSENSITIVE if local_variables else NOTHING,
-            terms=terms,
-        )
-    headers = collection.get("http_headers") or {}
-    graphql, gen_ai = collection.get("graphql") or {}, collection.get("gen_ai") or {}
-    return Policy(
-        user_info=bool(collection.get("user_info")),
-        cookies=_rule(collection.get("cookies")),
-        headers=_rule(headers.get("request")),
-        query=_rule(collection.get("url_query_params")),
-        database_query_data=bool(collection.get("database_query_data")),
-        queues=bool(collection.get("queues")),
-        graphql_document=bool(graphql.get("document")),
-        graphql_variables=bool(graphql.get("variables")),
-        gen_ai_inputs=bool(gen_ai.get("inputs")),
-        gen_ai_outputs=bool(gen_ai.get("outputs")),
-        bodies="incoming_request" in (collection.get("http_bodies") or ()),
-        frame_variables=_rule(collection.get("stack_frame_variables")),
-        terms=terms,
+def policy_for(given: Mapping[str, Any], settings: Settings) -> Policy:
+    """The policy under a client with other options, as sentry-sdk resolves them.
+
+    Raises:
+        TypeError, ValueError: sentry-sdk does not take the options.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client = sentry_sdk.Client(**{"default_integrations": False, "dsn": "", **given})
+    return _made(_deciding(client), settings)
+
+
+def _deciding(client: Any) -> tuple[Any, bool, bool, Any]:
+    """The options that decide what leaves."""
+    given = client.options
+    return (
+        given.get("data_collection"),
+        client.should_send_default_pii(),
+        bool(given.get("include_local_variables", True)),
+        getattr(given.get("event_scrubber"), "denylist", None),
     )
 
 
-def _rule(behaviour: object) -> KeyValueRule:
-    """A `data_collection` behaviour; a bool is all or nothing, what is missing is nothing."""
-    if isinstance(behaviour, Mapping):
-        terms = tuple(str(term).lower() for term in behaviour.get("terms") or ())
-        return KeyValueRule(str(behaviour.get("mode", "denylist")), terms)
-    return INSENSITIVE if behaviour else NOTHING
+def _made(given: tuple[Any, bool, bool, Any], settings: Settings) -> Policy:
+    collection, pii, local_variables, denied = given
+    return to_policy(
+        collection,
+        pii=pii,
+        local_variables=local_variables,
+        scrubbed=frozenset(str(one).lower() for one in denied or ()),
+        terms=settings.sensitive_terms,
+        allowed=settings.allowed_attributes,
+        actions=tuple(dict(settings.attribute_actions).items()),
+        hash_key=settings.hash_key,
+    )
+
+
+def body_limit(settings: Settings) -> int:
+    """Bytes of a request's body that the client's options let be kept."""
+    if "incoming_request" not in policy(settings).bodies:
+        return 0
+    return LIMITS.get(options().get("max_request_body_size", "medium"), LIMITS["medium"])
+
+
+def annotate(event: Any) -> None:
+    """Hand our remarks in `_meta` to the client, which writes that itself."""
+    _attach(event, event.pop("_meta", {}))
+
+
+def _attach(value: Any, meta: Mapping[str, Any]) -> None:
+    for key, below in meta.items():
+        at: Any = int(key) if isinstance(value, list) else key
+        if "" in below:
+            known = value[at] if isinstance(value, list) else value.get(at, "")
+            value[at] = AnnotatedValue(known, below[""])
+        else:
+            _attach(value[at], below)
 
 
 class RequestScopes:
@@ -381,7 +393,13 @@ def add_threads(event: Any) -> None:
     if given.get("attach_stacktrace") and not {"exception", "threads", "stacktrace"} & set(event):
         with_locals = bool(given.get("include_local_variables", True))
         stack = current_stacktrace(include_local_variables=with_locals)
+        while stack["frames"] and _is_own(stack["frames"][-1]):
+            stack["frames"].pop()  # Its locals hold the event.
         event["threads"] = {"values": [{"stacktrace": stack, "crashed": False, "current": True}]}
+
+
+def _is_own(frame: Mapping[str, Any]) -> bool:
+    return (frame.get("module") or "").partition(".")[0] in ("otel_sentry_asgi", "sentry_sdk")
 
 
 def to_error(error: BaseException, *, mechanism: str, handled: bool) -> tuple[ErrorEvent, Data]:
@@ -419,13 +437,25 @@ def shutdown_timeout() -> float:
     return float(options().get("shutdown_timeout", 2))
 
 
+def ends_with(processor: Callable[..., Any]) -> bool:
+    """Whether *processor* is among the last to see an event that is captured now."""
+    current = getattr(sentry_sdk.get_current_scope(), "_event_processors", ())
+    return any(getattr(one, "func", None) == processor for one in current)
+
+
 class Links:
-    """What gives the application's own events their trace: added and taken away again."""
+    """What gives the application's own events their trace, and cleans them: added and taken away
+    again."""
 
     def __init__(
-        self, processor: EventProcessor, current_ids: Callable[[], tuple[str, str] | None]
+        self,
+        processor: EventProcessor,
+        cleaner: EventProcessor,
+        current_ids: Callable[[], tuple[str, str] | None],
     ) -> None:
+        """*processor* sees events first; *cleaner* after all that integrations add globally."""
         self._processor = processor
+        self._cleaner = cleaner
         self._current_ids = current_ids
         self._registered = False
         self._added = False
@@ -434,6 +464,7 @@ class Links:
         """Join sentry-sdk's processing of events. The one slot for foreign ids is left if taken."""
         if not self._added:
             sdk_scope.add_global_event_processor(self._processor)
+            sentry_sdk.get_global_scope().add_event_processor(self._cleaner)
             self._added = True
         taken = getattr(sdk_scope, "has_external_propagation_context", lambda: True)
         if not self._registered and not taken():
@@ -443,9 +474,13 @@ class Links:
     def remove(self) -> None:
         """Take away what `add` added, and nothing else."""
         if self._added:
-            processors = sdk_scope.global_event_processors
-            if self._processor in processors:
-                processors.remove(self._processor)
+            of_scope = getattr(sentry_sdk.get_global_scope(), "_event_processors", [])
+            for processors, one in (
+                (sdk_scope.global_event_processors, self._processor),
+                (of_scope, self._cleaner),
+            ):
+                if one in processors:
+                    processors.remove(one)
             self._added = False
         if self._registered:
             if getattr(sdk_scope, "_external_propagation_context_fn", None) == self._current_ids:

@@ -17,9 +17,9 @@ def problems(event: Mapping[str, Any], **options: Any) -> list[Problem]:
     """What Relay has against an event of the time `EPOCH`.
 
     Left out: the dynamic sampling context, which sentry-sdk moves to the envelope; and that Relay
-    masks ids in a name whose source is `url`, for which it has that source.
+    masks ids in a name whose source is `url`, for which it has that source; and our own remarks.
     """
-    event = json.loads(encoded(event))
+    event = json.loads(encoded({key: event[key] for key in event if key != "_meta"}))
     event.get("contexts", {}).get("trace", {}).pop("dynamic_sampling_context", None)
     is_path = event.get("transaction_info") == {"source": "url"}
     return [

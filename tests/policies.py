@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from otel_sentry_asgi._policy import Policy
-from otel_sentry_asgi.sentry import to_policy
+from otel_sentry_asgi._policy import Policy, to_policy
 
 _BODIES = ["incoming_request", "outgoing_request", "outgoing_response"]
 

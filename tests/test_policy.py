@@ -15,9 +15,9 @@ from otel_sentry_asgi._policy import (
     NOTHING,
     KeyValueRule,
     Policy,
+    to_policy,
 )
 from otel_sentry_asgi._policy._rules import ADDRESS_HEADER_TERMS, SECRET_HEADER_TERMS
-from otel_sentry_asgi.sentry import to_policy
 from tests.policies import COLLECTING, EMPTY, OPEN, POLICIES, PRIVATE, STRICT, STRICTEST
 
 STATEMENT = "SELECT * FROM users WHERE name = 'bob'"

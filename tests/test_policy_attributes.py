@@ -44,6 +44,7 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
     ("http.route url.template", "/p/{id}", (KEEP, KEEP, KEEP, KEEP)),
     ("http.method http.request.method", "GET", (KEEP, KEEP, KEEP, KEEP)),
     ("http.request.method_original", "get", (KEEP, KEEP, KEEP, KEEP)),
+    ("http.request.method_original", "x" * 65, ("x" * 64,) * 4),
     ("http.status_code http.response.status_code", 200, (KEEP, KEEP, KEEP, KEEP)),
     ("http.scheme url.scheme", "https", (KEEP, KEEP, KEEP, KEEP)),
     ("http.flavor network.protocol.version", "1.1", (KEEP, KEEP, KEEP, KEEP)),
@@ -77,7 +78,12 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
     ),
     ("http.response.header.content_type", ["text/html"], (KEEP, KEEP, KEEP, DROP)),
     ("rpc.grpc.request.metadata.tag rpc.response.metadata.tag", ["a"], (KEEP, KEEP, KEEP, DROP)),
-    ("http.request.body.data http.response.body.data", "a=1", (DROP, KEEP, KEEP, DROP)),
+    ("http.request.body.data http.response.body.data", "a=1", (FILTERED,) * 3 + (DROP,)),
+    (
+        "http.request.body.data http.response.body.data",
+        '{"name": "bob", "password": "x"}',
+        ('{"name": "bob", "password": "[Filtered]"}',) * 3 + (DROP,),
+    ),
     (
         "user.id user.name user.email user.full_name user.hash user.roles user.ip_address "
         "enduser.id enduser.role enduser.scope enduser.pseudo.id user.geo.city",

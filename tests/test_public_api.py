@@ -15,6 +15,7 @@ import otel_sentry_exporters
 FRAMEWORKS = {"django", "fastapi", "litestar", "quart", "rich", "starlette"}
 
 PUBLIC_MODULES = {
+    "cleaning",
     "export",
     "instrumentor",
     "logs",
@@ -40,7 +41,7 @@ def public_names(of: ModuleType) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", ["", "export", "testing"])
+@pytest.mark.parametrize("name", ["", "cleaning", "export", "testing"])
 def test_all_is_sorted(name: str) -> None:
     names = module(name).__all__
     assert names == sorted(names, key=lambda one: (not one.isupper(), not one[0].isupper(), one))
@@ -67,7 +68,7 @@ def test_what_a_module_defines_itself_is_in_all(name: str) -> None:
     assert own <= set(module(name).__all__)
 
 
-@pytest.mark.parametrize("name", ["", "testing", "export"])
+@pytest.mark.parametrize("name", ["", "cleaning", "testing", "export"])
 def test_every_public_name_says_what_it_is(name: str) -> None:
     for one in module(name).__all__:
         value = getattr(module(name), one)

@@ -54,6 +54,17 @@ WRONG: list[tuple[str, Any]] = [
     ("sensitive_terms", ("a", "")),
     ("sensitive_terms", ("a", " ")),
     ("sensitive_terms", (b"a",)),
+    ("allowed_attributes", "app.*"),
+    ("allowed_attributes", ("",)),
+    ("attribute_actions", "user.id=hash"),
+    ("attribute_actions", {"user.id": "erase"}),
+    ("attribute_actions", ("user.id",)),
+    ("attribute_actions", (("user.id", "drop", "now"),)),
+    ("attribute_actions", (5,)),
+    ("attribute_actions", {"": "drop"}),
+    ("attribute_actions", 5),
+    ("hash_key", 5),
+    ("on_payload", "print"),
 ]
 
 
@@ -87,6 +98,9 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_name_and_itself(
         ("ignored_errors", ()),
         ("ignored_errors", (ValueError, bool)),
         ("sensitive_terms", ()),
+        ("allowed_attributes", ()),
+        ("attribute_actions", ()),
+        ("on_payload", dict),
     ],
 )
 def test_the_edges_of_what_can_be_used_are_accepted(name: str, value: Any) -> None:
@@ -119,6 +133,33 @@ def test_statuses_and_ignored_errors_may_come_in_any_iterable() -> None:
     assert settings.ignored_errors == (ValueError,)
 
 
+@pytest.mark.parametrize(
+    "actions",
+    [
+        {"user.id": "drop", " app.* ": "keep"},
+        (("user.id", "drop"), ("app.*", "keep")),
+        ["user.id=drop", "app.*=keep"],
+    ],
+)
+def test_actions_may_come_as_mapping_pairs_or_texts(actions: Any) -> None:
+    settings = Settings(attribute_actions=actions)
+    assert settings.attribute_actions == (("user.id", "drop"), ("app.*", "keep"))
+
+
+def test_a_hash_without_a_key_is_refused() -> None:
+    with pytest.raises(SettingsError, match="hash_key"):
+        Settings(attribute_actions={"user.id": "hash"})
+
+
+def test_the_key_of_hashes_is_not_printed() -> None:
+    assert "pepper" not in repr(Settings(hash_key="pepper"))
+
+
+def test_a_callback_cannot_come_from_the_environment() -> None:
+    with pytest.raises(SettingsError, match="OTEL_SENTRY_ON_PAYLOAD can only be set in code"):
+        Settings.from_env({"OTEL_SENTRY_ON_PAYLOAD": "print"})
+
+
 def test_every_setting_can_come_from_the_environment() -> None:
     environ = {
         "OTEL_SENTRY_SETTLE": "0.5",
@@ -131,9 +172,13 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "OTEL_SENTRY_FLUSH_PROVIDER": "1",
         "OTEL_SENTRY_ERRORS": "all",
         "OTEL_SENTRY_SENSITIVE_TERMS": "card, IBAN ,",
+        "OTEL_SENTRY_ALLOWED_ATTRIBUTES": "app.*,cart",
+        "OTEL_SENTRY_ATTRIBUTE_ACTIONS": "user.id=hash",
+        "OTEL_SENTRY_HASH_KEY": "pepper",
         "OTEL_SENTRY_FAILED_REQUEST_STATUS_CODES": "403, 500-502",
     }
-    names = {field.name for field in dataclasses.fields(Settings)} - {"ignored_errors"}
+    in_code_only = {"ignored_errors", "on_payload"}
+    names = {field.name for field in dataclasses.fields(Settings)} - in_code_only
     assert {f"OTEL_SENTRY_{name.upper()}" for name in names} == set(environ)
     assert Settings.from_env(environ) == Settings(
         settle=0.5,
@@ -147,6 +192,9 @@ def test_every_setting_can_come_from_the_environment() -> None:
         flush_provider=True,
         errors="all",
         sensitive_terms=("card", "iban"),
+        allowed_attributes=("app.*", "cart"),
+        attribute_actions=(("user.id", "hash"),),
+        hash_key="pepper",
     )
 
 

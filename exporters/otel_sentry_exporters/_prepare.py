@@ -23,6 +23,8 @@ from sentry_sdk.client import SDK_INFO
 from sentry_sdk.scrubber import EventScrubber
 from sentry_sdk.utils import capture_internal_exceptions, handle_in_app
 
+from otel_sentry_asgi.export import REMARKS
+
 Event = dict[str, Any]
 
 _FROM_OPTIONS: Final = ("release", "environment", "server_name", "dist")
@@ -47,6 +49,7 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
 
     To be called with the scopes of its request in force. May change *event*.
     """
+    hint[REMARKS] = True
     options, before, own = client.options, len(event["spans"]), dict(event["contexts"])
     scope = _merged_scope()
     applied = scope.apply_to_event(event, hint, options)
@@ -76,7 +79,11 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
         crumbs = event.get("breadcrumbs", {"values": []})
         event["breadcrumbs"] = AnnotatedValue(crumbs, {"len": len(crumbs["values"]) + truncated})
     if is_whole:
+        remarks = event.pop("_meta", None)
         event = _serialize(event, options)
+        if remarks:
+            _merge(remarks, event.get("_meta") or {})
+            event["_meta"] = remarks
     else:
         _serialize_foreign(event, own, options, meta)
     callback = options.get("before_send_transaction")
@@ -249,8 +256,9 @@ def _is_plain(value: Any, depth: int = _DEEPEST) -> bool:
 
 
 def _merge(meta: Event, more: Event) -> None:
+    """Add *more* remarks; of two on one value the later counts."""
     for key, value in more.items():
-        if isinstance(value, dict) and isinstance(meta.get(key), dict):
+        if key and isinstance(value, dict) and isinstance(meta.get(key), dict):
             _merge(meta[key], value)
         else:
             meta[key] = value

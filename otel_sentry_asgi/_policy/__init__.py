@@ -1,6 +1,8 @@
 """What may leave the process."""
 
+from otel_sentry_asgi._policy._collection import ACTIONS, BODIES, Collection
 from otel_sentry_asgi._policy._policy import Clean, Policy
+from otel_sentry_asgi._policy._resolve import to_policy
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     IMPERSONAL,
@@ -9,4 +11,16 @@ from otel_sentry_asgi._policy._rules import (
     KeyValueRule,
 )
 
-__all__ = ["FILTERED", "IMPERSONAL", "INSENSITIVE", "NOTHING", "Clean", "KeyValueRule", "Policy"]
+__all__ = [
+    "ACTIONS",
+    "BODIES",
+    "FILTERED",
+    "IMPERSONAL",
+    "INSENSITIVE",
+    "NOTHING",
+    "Clean",
+    "Collection",
+    "KeyValueRule",
+    "Policy",
+    "to_policy",
+]

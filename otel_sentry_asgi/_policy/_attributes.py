@@ -1,11 +1,15 @@
-"""The attribute table: for each known OTel attribute the category that governs it.
+"""The attribute table: for each known OTel attribute what governs it, and why where that was ours
+to decide.
 
-A category is a name of what sentry-sdk's `data_collection` (or `send_default_pii`) decides
-about. Attributes that are in no row keep their value unless their key holds a sensitive term.
+The one source of truth: `_decide` acts on it, `python -m otel_sentry_asgi policy` prints it, and
+`docs/policy.md` is printed from it. A category is a name of what sentry-sdk's `data_collection`
+(or `send_default_pii`) decides about. Attributes that are in no row keep their value unless their
+key holds a sensitive term.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Final
@@ -15,136 +19,270 @@ class Category(Enum):
     """What governs an attribute."""
 
     KEEP = "always kept"
+    SHORT = "kept, at most 64 characters"
     DROP = "never sent"
     TERMS = "filtered when the key holds a sensitive term"
     USER = "user_info"
     PEER = "user_info on server spans, kept elsewhere"
-    URL = "URL: no credentials, query by url_query_params"
-    PATH = "path kept, query by url_query_params"
-    QUERY = "url_query_params"
-    FRAGMENT = "fragment: with user_info and url_query_params"
+    URL = "url_query_params"
+    QUERY = "url_query_params: the query alone"
+    PATH_PARAMETER = "url_query_params: by the parameter's name"
+    FRAGMENT = "user_info and url_query_params"
     HEADER = "http_headers"
-    AGENT = "http_headers, as the header user-agent"
-    COOKIE = "cookies"
-    STATEMENT = "literals only with database_query_data"
-    DATABASE = "database_query_data"
+    AGENT = "http_headers: as the header user-agent"
+    STATEMENT = "database_query_data"
+    DATABASE = "database_query_data: values"
     QUEUE = "queues"
     GRAPHQL_DOCUMENT = "graphql.document"
     GRAPHQL_VARIABLES = "graphql.variables"
     GEN_AI_INPUT = "gen_ai.inputs"
     GEN_AI_OUTPUT = "gen_ai.outputs"
-    BODY = "http_bodies"
-    TEXT = "free text of exceptions: with user_info"
+    REQUEST_BODY = "http_bodies: incoming_request, outgoing_request"
+    RESPONSE_BODY = "http_bodies: outgoing_response, incoming_response"
+    TEXT = "user_info: text of exceptions"
     SECRET = "always filtered"
 
 
-_ROWS: Final[dict[Category, str]] = {
-    Category.KEEP: """
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. A name that ends in a dot stands for all keys that begin with it."""
+
+    category: Category
+    names: tuple[str, ...]
+    why: str
+
+
+def _row(category: Category, names: str, why: str) -> Row:
+    return Row(category, tuple(names.split()), why)
+
+
+TABLE: Final[tuple[Row, ...]] = (
+    _row(
+        Category.KEEP,
+        """
         http.method http.request.method http.status_code http.response.status_code http.flavor
-        http.scheme url.scheme http.route url.template http.host http.server_name server.address
-        server.port net.host.name net.host.port net.host.ip network.local.address
-        network.local.port network.protocol.name network.protocol.version network.transport
-        network.type net.transport net.protocol.name net.protocol.version
-        http.request_content_length http.response_content_length http.request.body.size
-        http.response.body.size http.request.body.decoded_size http.response.body.decoded_size
-        http.request.method_original http.request.resend_count
+        http.scheme url.scheme http.route url.template network.protocol.name
+        network.protocol.version network.transport network.type net.transport net.protocol.name
+        net.protocol.version http.request_content_length http.response_content_length
+        http.request.body.size http.response.body.size http.request.body.decoded_size
+        http.response.body.decoded_size http.request.resend_count
         user_agent.synthetic.type error.type asgi.event.type
+        """,
+        "How the request went. Routes are templates, sizes are numbers.",
+    ),
+    _row(
+        Category.SHORT,
+        "http.request.method_original",
+        "The caller may write anything there; methods are short.",
+    ),
+    _row(
+        Category.KEEP,
+        """
+        http.host http.server_name server.address server.port net.host.name net.host.port
+        net.host.ip network.local.address network.local.port
+        """,
+        "The service's own address.",
+    ),
+    _row(
+        Category.USER,
+        "http.client_ip client.address client.port source.address",
+        "The client's address.",
+    ),
+    _row(
+        Category.PEER,
+        """
+        net.peer.ip net.peer.port net.peer.name net.sock.peer.addr net.sock.peer.port
+        net.sock.peer.name network.peer.address network.peer.port net.sock.host.addr
+        """,
+        "The peer of a server span is a client, that of other spans a server.",
+    ),
+    _row(
+        Category.AGENT,
+        "http.user_agent user_agent.original",
+        "sentry-sdk sends it with either setting.",
+    ),
+    _row(
+        Category.URL,
+        "http.url url.full url http.target url.path",
+        "Never with credentials or a fragment; the path stays.",
+    ),
+    _row(
+        Category.QUERY,
+        "url.query http.query",
+        "sentry-sdk sends it raw while personal data is off: tokens in it are the commonest leak.",
+    ),
+    _row(Category.PATH_PARAMETER, "url.path.parameter.", "Like a parameter of the query."),
+    _row(
+        Category.FRAGMENT,
+        "url.fragment http.fragment",
+        "Single-page applications and OAuth put tokens there.",
+    ),
+    _row(
+        Category.HEADER,
+        """
+        http.request.header. http.response.header. rpc.request.metadata. rpc.response.metadata.
+        rpc.grpc.request.metadata. rpc.grpc.response.metadata. rpc.connect_rpc.request.metadata.
+        rpc.connect_rpc.response.metadata.
+        """,
+        "Credentials and cookies are `[Filtered]` in any case: cookies leave one by one, in "
+        "`request.cookies`.",
+    ),
+    _row(
+        Category.REQUEST_BODY,
+        "http.request.body.data",
+        "JSON by key; what has no keys to judge by is `[Filtered]`.",
+    ),
+    _row(Category.RESPONSE_BODY, "http.response.body.data", "As of requests."),
+    _row(
+        Category.USER,
+        """
+        user.id user.name user.email user.full_name user.hash user.roles user.ip_address
+        enduser.id enduser.role enduser.scope enduser.pseudo.id user.geo.city
+        user.geo.country_code client.geo.locality.name client.geo.postal_code geo.locality.name
+        geo.postal_code
+        """,
+        "OTel does not tell who wrote them. What you want there regardless: "
+        "`attribute_actions`, or Sentry's `set_user`.",
+    ),
+    _row(
+        Category.SECRET,
+        "session.id session.previous_id db.connection_string",
+        "No option opens them: one who holds them is logged in. The key shows that it was there.",
+    ),
+    _row(
+        Category.STATEMENT,
+        "db.statement db.query.text",
+        "`?` for each literal and no comments; of key-value stores' commands the first word. "
+        "sentry-sdk sends statements always, but its ORM hooks see them before values are in.",
+    ),
+    _row(
+        Category.KEEP,
+        """
         db.system db.system.name db.name db.namespace db.operation db.operation.name
         db.operation.batch.size db.sql.table db.collection.name db.query.summary
         db.response.status_code db.mongodb.collection db.redis.database_index
+        """,
+        "What was asked of which table, without values.",
+    ),
+    _row(
+        Category.DATABASE,
+        """
+        db.user db.params db.sql.bindings db.redis.parameters db.redis.key cache.key
+        db.query.parameter. db.operation.parameter. db.elasticsearch.path_parts.
+        """,
+        "Values of statements. Keys of caches and documents are made of people's ids.",
+    ),
+    _row(
+        Category.KEEP,
+        """
         messaging.system messaging.destination messaging.destination.name messaging.operation
         messaging.operation.name messaging.operation.type messaging.message.id
         messaging.message_id messaging.batch.message_count messaging.client.id
         messaging.consumer.group.name messaging.destination.partition.id
-        rpc.system rpc.system.name rpc.method rpc.service rpc.grpc.status_code
-        rpc.response.status_code graphql.operation.name graphql.operation.type
-        gen_ai.system gen_ai.provider.name gen_ai.operation.name gen_ai.request.model
-        gen_ai.response.model faas.trigger faas.name faas.version faas.coldstart
-        faas.invocation_id sentry.kind otel.scope.name otel.scope.version
-        thread.id thread.name code.function code.function.name code.namespace code.filepath
-        code.file.path code.lineno code.line.number exception.type
-        service.name service.version service.namespace deployment.environment
-        deployment.environment.name telemetry.sdk.name telemetry.sdk.language
-        telemetry.sdk.version host.name host.arch os.type process.pid process.runtime.name
-        process.runtime.version process.runtime.description process.executable.name
-    """,
-    Category.AGENT: "http.user_agent user_agent.original",
-    Category.DROP: """
-        container.command container.command_args container.command_line
-        process.command_args process.command_line process.command process.executable.path
-        exception.stacktrace log.record.original log.file.path service.instance.id
-    """,
-    Category.USER: """
-        http.client_ip client.address client.port user.id user.name user.email user.full_name
-        user.hash user.roles user.ip_address enduser.id enduser.role enduser.scope
-        enduser.pseudo.id process.owner host.ip host.mac user.geo.city user.geo.country_code
-        client.geo.locality.name client.geo.postal_code geo.locality.name geo.postal_code
-        source.address
-    """,
-    Category.PEER: """
-        net.peer.ip net.peer.port net.peer.name net.sock.peer.addr net.sock.peer.port
-        net.sock.peer.name network.peer.address network.peer.port net.sock.host.addr
-    """,
-    Category.URL: "http.url url.full url",
-    Category.PATH: "http.target url.path",
-    Category.QUERY: "url.query http.query",
-    Category.FRAGMENT: "url.fragment http.fragment",
-    Category.STATEMENT: "db.statement db.query.text",
-    Category.DATABASE: """
-        db.user db.params db.sql.bindings db.redis.parameters db.redis.key cache.key
-    """,
-    Category.SECRET: "db.connection_string session.id session.previous_id",
-    Category.QUEUE: """
+        """,
+        "Which queue, how many.",
+    ),
+    _row(
+        Category.QUEUE,
+        """
         messaging.kafka.message.key messaging.kafka.message_key messaging.rocketmq.message.keys
         messaging.rocketmq.message_keys messaging.message.conversation_id
-        messaging.conversation_id messaging.message.body
-    """,
-    Category.GRAPHQL_DOCUMENT: "graphql.document",
-    Category.GRAPHQL_VARIABLES: "graphql.variables",
-    Category.GEN_AI_INPUT: """
+        messaging.conversation_id messaging.message.body messaging.header.
+        messaging.message.header. messaging.message.body.
+        """,
+        "Content of messages, and keys that are made of it.",
+    ),
+    _row(
+        Category.KEEP,
+        """
+        rpc.system rpc.system.name rpc.method rpc.service rpc.grpc.status_code
+        rpc.response.status_code graphql.operation.name graphql.operation.type gen_ai.system
+        gen_ai.provider.name gen_ai.operation.name gen_ai.request.model gen_ai.response.model
+        gen_ai.usage. gen_ai.request.
+        """,
+        "Names and numbers.",
+    ),
+    _row(Category.GRAPHQL_DOCUMENT, "graphql.document", "Literals are written into it."),
+    _row(Category.GRAPHQL_VARIABLES, "graphql.variables", "Values of a document."),
+    _row(
+        Category.GEN_AI_INPUT,
+        """
         gen_ai.input.messages gen_ai.prompt gen_ai.system_instructions gen_ai.request.messages
         gen_ai.retrieval.query.text gen_ai.tool.call.arguments gen_ai.tool.input
-    """,
-    Category.GEN_AI_OUTPUT: """
+        """,
+        "What was asked of a model.",
+    ),
+    _row(
+        Category.GEN_AI_OUTPUT,
+        """
         gen_ai.output.messages gen_ai.completion gen_ai.response.text gen_ai.tool.call.result
         gen_ai.retrieval.documents gen_ai.tool.output
-    """,
-    Category.BODY: "http.request.body.data http.response.body.data",
-    Category.TEXT: "exception.message sentry.status.message error.message",
-}
+        """,
+        "What it answered.",
+    ),
+    _row(
+        Category.TEXT,
+        "exception.message sentry.status.message error.message rpc.jsonrpc.error_message",
+        "The message is in the error event, where the request's secrets are taken out of it.",
+    ),
+    _row(
+        Category.DROP,
+        "exception.stacktrace log.record.original log.file.path",
+        "A stack trace ends with the message; the error event has its frames.",
+    ),
+    _row(
+        Category.DROP,
+        """
+        process.command_args process.command_line process.command process.executable.path
+        process.environment_variable. container.command container.command_args
+        container.command_line
+        """,
+        "Passwords are passed so.",
+    ),
+    _row(Category.DROP, "service.instance.id", "A random number, new with every start."),
+    _row(
+        Category.USER,
+        "process.owner host.ip host.mac",
+        "On a developer's machine they are personal.",
+    ),
+    _row(
+        Category.KEEP,
+        """
+        thread.id thread.name code.function code.function.name code.namespace code.filepath
+        code.file.path code.lineno code.line.number exception.type service.name service.version
+        service.namespace deployment.environment deployment.environment.name telemetry.sdk.name
+        telemetry.sdk.language telemetry.sdk.version host.name host.arch os.type process.pid
+        process.runtime.name process.runtime.version process.runtime.description
+        process.executable.name faas.trigger faas.name faas.version faas.coldstart
+        faas.invocation_id otel.scope.name otel.scope.version sentry.
+        """,
+        "The code and the process.",
+    ),
+    _row(
+        Category.TERMS,
+        "cloud.resource_id faas.document.name",
+        "And every key that is in no row, baggage copied to attributes among them: most were set "
+        "by hand. `allowed_attributes` closes this row.",
+    ),
+)
 
 EXACT: Final[dict[str, Category]] = {
-    key: category for category, keys in _ROWS.items() for key in keys.split()
+    name: row.category for row in TABLE for name in row.names if not name.endswith(".")
 }
 
-# Longest prefixes first: the first that fits decides.
-PREFIXES: Final[tuple[tuple[str, Category], ...]] = (
-    ("http.request.header.", Category.HEADER),
-    ("http.response.header.", Category.HEADER),
-    ("rpc.request.metadata.", Category.HEADER),
-    ("rpc.response.metadata.", Category.HEADER),
-    ("rpc.grpc.request.metadata.", Category.HEADER),
-    ("rpc.grpc.response.metadata.", Category.HEADER),
-    ("rpc.connect_rpc.request.metadata.", Category.HEADER),
-    ("rpc.connect_rpc.response.metadata.", Category.HEADER),
-    ("messaging.header.", Category.QUEUE),
-    ("messaging.message.header.", Category.QUEUE),
-    ("messaging.message.body.", Category.QUEUE),
-    ("db.query.parameter.", Category.DATABASE),
-    ("db.operation.parameter.", Category.DATABASE),
-    ("db.elasticsearch.path_parts.", Category.DATABASE),
-    ("url.path.parameter.", Category.QUERY),
-    ("process.environment_variable.", Category.DROP),
-    ("gen_ai.usage.", Category.KEEP),
-    ("gen_ai.request.", Category.KEEP),
-    ("sentry.", Category.KEEP),
+# The longest first: the first that fits decides.
+PREFIXES: Final[tuple[tuple[str, Category], ...]] = tuple(
+    sorted(
+        ((name, row.category) for row in TABLE for name in row.names if name.endswith(".")),
+        key=lambda prefix: -len(prefix[0]),
+    )
 )
 
 
 @lru_cache(maxsize=4_096)
 def category_of(key: str) -> Category:
-    """The row of an attribute. What hangs below one (`gen_ai.prompt.0.content`) is in its row,
-    unless that keeps everything."""
+    """The category of an attribute. What hangs below a name (`gen_ai.prompt.0.content`) is in its
+    row, unless that keeps everything."""
     known = EXACT.get(key)
     if known is not None:
         return known
@@ -158,3 +296,8 @@ def category_of(key: str) -> Category:
             return category
         above = above.rpartition(".")[0]
     return by_prefix
+
+
+def after_prefix(key: str) -> str:
+    """The name of a header, a parameter: what follows the prefix that puts the key in its row."""
+    return next((key[len(prefix) :] for prefix, _ in PREFIXES if key.startswith(prefix)), key)

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, Transaction
-from otel_sentry_asgi._policy._attributes import PREFIXES, Category, category_of
-from otel_sentry_asgi._policy._rules import (
-    ADDRESS_HEADER_TERMS,
-    FILTERED,
-    IMPERSONAL,
-    INSENSITIVE,
-    NOTHING,
-    SECRET_HEADER_TERMS,
-    SECRET_HEADERS,
-    URL_HEADERS,
-    KeyValueRule,
-    clean_query,
-    clean_url,
-    fold,
-    holds_term,
-    is_sensitive,
-    without_credentials,
-)
-from otel_sentry_asgi._policy._sql import is_command, without_literals
+from otel_sentry_asgi._policy._body import clean_body
+from otel_sentry_asgi._policy._collection import Collection
+from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, rule_of
+from otel_sentry_asgi._policy._memo import Memo
+from otel_sentry_asgi._policy._remarks import remarks_on, removed
+from otel_sentry_asgi._policy._request import clean_request
+from otel_sentry_asgi._policy._rules import FILTERED, is_sensitive, term_in, without_credentials
+from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
 from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
-from otel_sentry_asgi._semconv import KIND
 
 P = TypeVar("P")
 
+_NO_SECRETS: frozenset[str] = frozenset()
+
+_OWN_CONTEXTS: Final = frozenset({"trace", "otel", "response"})
+
 RESOURCE_CONTEXTS: Final = ("cloud_resource", "container", "kubernetes")
 """Contexts whose keys are names of resource attributes."""
-
-_DROP = object()
-_NO_SECRETS: frozenset[str] = frozenset()
 
 
 @final
@@ -46,47 +35,49 @@ class Clean(Generic[P]):
 
     payload: P
 
+    def shown_to(self, callback: Callable[[Any], Any]) -> Clean[P] | None:
+        """What is left once the application's own *callback* has seen it; None for nothing.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+        Raises:
+            TypeError: It returned neither a mapping nor None.
+        """
+        payload = callback(self.payload)
+        if payload is None:
+            return None
+        if not isinstance(payload, dict):
+            msg = f"on_payload must return the payload or None, not {payload!r:.100}"
+            raise TypeError(msg)
+        return Clean(cast("P", payload))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Policy(Collection):
     """What may leave, resolved from the Sentry client's options; the default is the most private.
 
-    `clean` is idempotent: what has been cleaned is not changed by cleaning it again.
+    `clean` is idempotent: what has been cleaned is not changed by cleaning it again. What is
+    decided about a key is decided once, so a policy is made once for each set of options.
     """
 
-    user_info: bool = False
-    cookies: KeyValueRule = NOTHING
-    headers: KeyValueRule = IMPERSONAL
-    query: KeyValueRule = IMPERSONAL
-    database_query_data: bool = False
-    queues: bool = False
-    graphql_document: bool = False
-    graphql_variables: bool = False
-    gen_ai_inputs: bool = False
-    gen_ai_outputs: bool = False
-    bodies: bool = True
-    frame_variables: KeyValueRule = INSENSITIVE
-    terms: tuple[str, ...] = ()
+    _attributes: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
+    _headers: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
+    _text: Callable[[str], str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        remember = object.__setattr__
+        remember(self, "_attributes", Memo(lambda key: rule_of(key, self).clean))
+        remember(self, "_headers", Memo(lambda name: header_rule(name, self).clean))
+        remember(self, "_text", text_cleaner(_NO_SECRETS, self.query, self.terms))
 
     def clean(self, transaction: Transaction) -> Clean[Transaction]:
         """The transaction without what the policy forbids. Changes the payload in place."""
         contexts = transaction.get("contexts", {})
-        trace = contexts.get("trace", {})
-        raw = trace.get("data", {})
-        if "transaction" in transaction:
-            transaction["transaction"] = self._label(transaction["transaction"], raw)
-        self._clean_sampling_context(trace, raw)
-        if "data" in trace:
-            trace["data"] = self.attributes(raw)
-        self._clean_links(trace)
+        self._clean_trace(cast("Data", transaction), contexts)
         self._clean_resource(contexts)
-        self._clean_tags(cast("Data", transaction))
-        for crumb in _values(transaction.get("breadcrumbs")):
-            self.clean_crumb(crumb)
         for span in transaction.get("spans", ()):
             self._clean_span(span)
-        if "request" in transaction:
-            transaction["request"] = self.request(transaction["request"])
+        self.clean_scope_data(transaction)
+        self._clean_request(cast("Data", transaction))
         return Clean(transaction)
 
     def clean_error(
@@ -94,69 +85,93 @@ class Policy:
     ) -> Clean[ErrorEvent]:
         """The error without what the policy forbids; *secrets* (from `secrets_of`) are taken out
         of every text in it, wherever they got to. Changes the event in place."""
-        if "request" in event:
-            event["request"] = self.request(event["request"])
-        trace = event.get("contexts", {}).get("trace", {})
-        raw = trace.get("data") or {}
-        if event.get("transaction"):
-            event["transaction"] = self._label(event["transaction"], raw)
-        self._clean_sampling_context(trace, raw)
-        if raw:
-            trace["data"] = self.attributes(raw)
+        self._clean_trace(cast("Data", event), event.get("contexts", {}))
         for stacktrace in _stacktraces(event):
             for frame in stacktrace.get("frames") or ():
                 self._clean_frame(frame)
         self._clean_resource(event.get("contexts", {}))
-        for crumb in _values(event.get("breadcrumbs")):
-            self.clean_crumb(crumb)
+        clean = text_cleaner(secrets, self.query, self.terms) if secrets else self._text
         texts = cast("Data", event)
-        clean = text_cleaner(secrets, self.query, self.terms)
-        for key in ("exception", "logentry", "breadcrumbs", "extra", "message", "threads"):
+        for key in ("exception", "logentry", "message", "threads"):
             if key in texts:
                 texts[key] = clean_strings(texts[key], clean)
+        self.clean_scope_data(event, secrets)
+        self._clean_request(texts)
         return Clean(event)
+
+    def clean_scope_data(self, event: Any, secrets: frozenset[str] = _NO_SECRETS) -> None:
+        """What Sentry's scopes put on any event: breadcrumbs, tags, extra, user, contexts.
+
+        The application's own data stays, but for keys that its own settings name, credentials of
+        URLs, and *secrets*. Changes the event in place.
+        """
+        clean = text_cleaner(secrets, self.query, self.terms) if secrets else self._text
+        if event.get("breadcrumbs"):
+            for crumb in _values(event["breadcrumbs"]):
+                self.clean_crumb(crumb)
+            event["breadcrumbs"] = clean_strings(event["breadcrumbs"], clean)
+        for part in ("tags", "extra", "user"):
+            if part in event and isinstance(event[part], Mapping):
+                event[part] = self._by_own_keys(event[part], clean)
+        contexts = event.get("contexts") or {}
+        for name, context in contexts.items():
+            if name not in _OWN_CONTEXTS and isinstance(context, Mapping):
+                contexts[name] = self._by_own_keys(context, clean)
 
     def request(self, request: Data) -> Data:
         """A cleaned copy of Sentry's request interface. What has not the form that our own has
         is left out."""
-        cleaned = {key: request[key] for key in request if key in ("method", "url")}
-        query = request.get("query_string")
-        if isinstance(url := cleaned.get("url"), str):
-            cleaned["url"], _, own = clean_url(url, self.query, self.terms).partition("?")
-            query = query or own
-        if isinstance(query, str):
-            cleaned["query_string"] = clean_query(query, self.query, self.terms)
-        if isinstance(headers := request.get("headers"), Mapping):
-            cleaned["headers"] = self._request_headers(headers)
-        if isinstance(cookies := request.get("cookies"), Mapping):
-            cleaned["cookies"] = self.cookies.clean(cookies, self.terms)
-        if isinstance(env := request.get("env"), Mapping):
-            kept = (key for key in env if self.user_info or key != "REMOTE_ADDR")
-            cleaned["env"] = {key: env[key] for key in kept}
-        if self.bodies:
-            cleaned["data"] = self._body(request.get("data"))
-        return {key: value for key, value in cleaned.items() if value not in (None, "", {})}
+        return clean_request(request, self, self._headers, self._denies, self._text)
 
     def clean_span(self, span: SpanPayload) -> SpanPayload:
         """A span without what the policy forbids. Changes the payload in place."""
         self._clean_span(span)
         return span
 
-    def attributes(self, attributes: Mapping[str, Any]) -> Data:
-        """A cleaned copy of OTel attributes (of a span, a resource, a link)."""
+    def attributes(
+        self, attributes: Mapping[str, Any], around: Mapping[str, Any] | None = None
+    ) -> Data:
+        """A cleaned copy of OTel attributes (of a span, a resource, a link). *around* says what
+        they belong to (`sentry.kind`, `db.system`), where they do not say it themselves."""
+        around = attributes if around is None else around
+        cleaners = self._attributes
         cleaned: Data = {}
         for key, value in attributes.items():
-            kept = self._attribute(key, value, attributes)
-            if kept is not _DROP:
+            clean = cleaners[key]
+            kept = value if clean is None else clean(value, around)
+            if kept is not DROP:
                 cleaned[key] = kept
         return cleaned
 
     def text(self, text: str) -> str:
-        """A name or description: no credentials, no query or fragment of a URL."""
-        if not any(sign in text for sign in ("//", "?", "#")):
+        """A name: no credentials, no query or fragment of a URL."""
+        if "//" not in text and "?" not in text and "#" not in text:
             return text
         plain = _URL_IN_NAME.sub(lambda match: _plain_url(match.group()), text)
         return _CREDENTIALS.sub("//", plain)
+
+    def free_text(self, text: str) -> str:
+        """A message: no credentials of URLs, no forbidden parameters."""
+        return self._text(text)
+
+    def body(self, body: Any) -> Any:
+        """The body of a log record: a message, or values by key."""
+        if isinstance(body, str):
+            return self._text(body)
+        return clean_body(body, self._denies, self._text)
+
+    def label(self, text: str, attributes: Mapping[str, Any]) -> str:
+        """The name or description of something with these *attributes* (uncleaned): like `text`,
+        and no literals of a statement."""
+        for key in _STATEMENTS:
+            statement = attributes.get(key)
+            if statement and text and isinstance(statement, str) and statement.startswith(text):
+                return text if self.database_query_data else _plain_statement(text, attributes)
+        text = self.text(text)
+        if self.database_query_data:
+            return text
+        system = system_of(attributes)
+        return without_literals(text, system) if system and not is_command(system) else text
 
     def secrets_of(self, request: Data | None) -> frozenset[str]:
         """The values of *request* (uncleaned) that the policy forbids, to be searched for
@@ -165,31 +180,44 @@ class Policy:
             return _NO_SECRETS
         return secrets_in(request, self.request(request))
 
-    def _label(self, text: str, attributes: Mapping[str, Any]) -> str:
-        """The name or description of something with these *attributes* (uncleaned): like `text`,
-        and no literals of a statement."""
-        system = _system_of(attributes)
-        statements = [attributes.get(key) for key in ("db.query.text", "db.statement")]
-        if text and any(isinstance(one, str) and one.startswith(text) for one in statements):
-            return text if self.database_query_data else without_literals(text, system)
-        text = self.text(text)
-        if self.database_query_data or not system or is_command(system):
-            return text
-        return without_literals(text, system)
+    def _clean_request(self, event: Data) -> None:
+        """The request, and the remarks on all that was filtered."""
+        raw = event.get("request") or {}
+        if "request" in event:
+            event["request"] = self.request(raw)
+        noted = remarks_on(event)
+        if "body_removed" in raw and "incoming_request" in self.bodies:
+            noted.setdefault("request", {})["data"] = removed(**raw["body_removed"])
+        if noted:
+            event["_meta"] = {**event.get("_meta", {}), **noted}
 
-    def _clean_sampling_context(
-        self, trace: Mapping[str, Any], attributes: Mapping[str, Any]
-    ) -> None:
-        context = trace.get("dynamic_sampling_context")
-        if context and "transaction" in context:
-            context["transaction"] = self._label(context["transaction"], attributes)
+    def _clean_trace(self, event: Data, contexts: Data) -> None:
+        """Name, trace context, and the name in the sampling context."""
+        trace = contexts.get("trace") or {}
+        raw = trace.get("data") or {}
+        if event.get("transaction"):
+            event["transaction"] = self.label(event["transaction"], raw)
+        if sampling := trace.get("dynamic_sampling_context"):
+            trace["dynamic_sampling_context"] = self._sampling_context(sampling, raw)
+        if raw:
+            trace["data"] = self.attributes(raw)
+        self._clean_links(trace)
+
+    def _sampling_context(self, sampling: Data, attributes: Mapping[str, Any]) -> Data:
+        """The name cleaned; of what callers add (`sentry-user_id` in their baggage) nothing."""
+        kept = {key: value for key, value in sampling.items() if key in _SAMPLING or self.user_info}
+        if "transaction" in kept:
+            kept["transaction"] = self.label(kept["transaction"], attributes)
+        return kept
 
     def _clean_span(self, span: SpanPayload) -> None:
         raw = span.get("data", {})
-        span["description"] = self._label(span.get("description", ""), raw)
+        span["description"] = self.label(span.get("description", ""), raw)
         span["data"] = self.attributes(raw)
-        self._clean_links(span)
-        self._clean_tags(cast("Data", span))
+        if "links" in span:
+            self._clean_links(span)
+        if "tags" in span:
+            self._clean_tags(cast("Data", span))
 
     def _clean_resource(self, contexts: Data) -> None:
         """The contexts that hold attributes of the resource."""
@@ -202,7 +230,7 @@ class Policy:
     def _clean_tags(self, payload: Data) -> None:
         """Tags that came as attributes: the application chose them, but for its own terms."""
         for key in payload.get("tags") or ():
-            if holds_term(key, self.terms):
+            if term_in(key, self.terms):
                 payload["tags"][key] = FILTERED
 
     def clean_crumb(self, crumb: Data) -> Data:
@@ -214,7 +242,7 @@ class Policy:
         message = crumb.get("message")
         is_statement = crumb.get("category") == "query" and isinstance(message, str)
         if is_statement and not self.database_query_data:
-            crumb["message"] = without_literals(str(message), _system_of(raw))
+            crumb["message"] = without_literals(str(message), system_of(raw))
         elif crumb.get("category") == "subprocess" and isinstance(message, str):
             # A command line: the program may leave, its arguments may hold anything.
             crumb["message"] = message.partition(" ")[0]
@@ -227,88 +255,20 @@ class Policy:
             if "attributes" in link:
                 link["attributes"] = self.attributes(link["attributes"] or {})
 
-    def _request_headers(self, headers: Mapping[str, Any]) -> Data:
-        cleaned = {}
-        for name, value in headers.items():
-            kept = self._header(name, value)
-            if kept is not _DROP:
-                cleaned[name] = kept
+    def _by_own_keys(self, items: Mapping[str, Any], clean: Callable[[str], str]) -> Data:
+        """The application's own data: sentry-sdk sends it as it is, so only what the application
+        itself names is filtered. Of a command line (sentry-sdk's ArgvIntegration) the program
+        stays."""
+        cleaned: Data = {}
+        for key, value in items.items():
+            name = str(key)
+            if term_in(name, self.terms) or name.lower() in self.scrubbed:
+                cleaned[key] = FILTERED
+            elif name == "sys.argv" and isinstance(value, (list, tuple)):
+                cleaned[key] = [str(one) for one in value[:1]]
+            else:
+                cleaned[key] = clean_strings(value, clean)
         return cleaned
-
-    def _header(self, name: str, value: Any) -> Any:
-        if self.headers.mode == "off":
-            return _DROP
-        folded = fold(name)
-        # Also the single cookies of `http.request.header.cookie.<name>`.
-        if folded.partition(".")[0] in SECRET_HEADERS or not self.headers.allows(
-            folded, self.terms
-        ):
-            return FILTERED
-        if any(term in folded for term in SECRET_HEADER_TERMS):
-            return FILTERED
-        if not self.user_info and any(term in folded for term in ADDRESS_HEADER_TERMS):
-            return FILTERED
-        if folded in URL_HEADERS:
-            return _each(value, lambda text: clean_url(text, self.query, self.terms))
-        return self._urls_in(value)
-
-    def _urls_in(self, value: Any) -> Any:
-        """The value of a key that says nothing, with the URLs in its text cleaned."""
-        return _each(value, text_cleaner(_NO_SECRETS, self.query, self.terms))
-
-    def _attribute(self, key: str, value: Any, attributes: Mapping[str, Any]) -> Any:
-        category = category_of(key)
-        if category is not Category.DROP and holds_term(key, self.terms):
-            return FILTERED
-        if category is Category.KEEP:
-            return value
-        if category is Category.TERMS:
-            return FILTERED if is_sensitive(key) else self._urls_in(value)
-        if category is Category.AGENT:
-            return self._header("user-agent", value)
-        if category is Category.HEADER:
-            return self._header(_after_prefix(key), value)
-        if category is Category.STATEMENT:
-            if self.database_query_data:
-                return value
-            system = _system_of(attributes)
-            return _each(value, lambda text: without_literals(text, system))
-        if category is Category.PEER:
-            kept = self.user_info or attributes.get(KIND) != "server"
-            return value if kept else _DROP
-        if category is Category.SECRET:
-            return FILTERED
-        if category in _URL_CATEGORIES:
-            return self._url_part(category, key, value)
-        if not self._switch(category):
-            return _DROP
-        name = _after_prefix(key)
-        return FILTERED if name != key and is_sensitive(name) else value
-
-    def _url_part(self, category: Category, key: str, value: Any) -> Any:
-        if category is Category.FRAGMENT:
-            return value if self.user_info and self.query.mode != "off" else _DROP
-        if category is Category.QUERY:
-            if self.query.mode == "off":
-                return _DROP
-            if key.startswith("url.path.parameter."):
-                allowed = self.query.allows(_after_prefix(key), self.terms)
-                return value if allowed else FILTERED
-            return _each(value, lambda text: clean_query(text, self.query, self.terms))
-        return _each(value, lambda text: clean_url(text, self.query, self.terms))
-
-    def _switch(self, category: Category) -> bool:
-        return {
-            Category.USER: self.user_info,
-            Category.TEXT: self.user_info,
-            Category.DATABASE: self.database_query_data,
-            Category.QUEUE: self.queues,
-            Category.GRAPHQL_DOCUMENT: self.graphql_document,
-            Category.GRAPHQL_VARIABLES: self.graphql_variables,
-            Category.GEN_AI_INPUT: self.gen_ai_inputs,
-            Category.GEN_AI_OUTPUT: self.gen_ai_outputs,
-            Category.BODY: self.bodies and self.user_info,
-        }.get(category, False)
 
     def _clean_frame(self, frame: Data) -> None:
         variables = frame.get("vars")
@@ -320,29 +280,34 @@ class Policy:
             # Middleware and server frames hold the ASGI scope, raw headers and cookies.
             del frame["vars"]
         else:
-            frame["vars"] = clean_vars(variables, self._allows_variable, self.headers, self.terms)
+            frame["vars"] = clean_vars(
+                variables,
+                self._allows_variable,
+                self.headers,
+                self.terms,
+                raw=self.user_info,
+            )
+
+    def _denies(self, key: str) -> bool:
+        return is_sensitive(key, self.terms) or key.lower() in self.scrubbed
 
     def _allows_variable(self, name: str) -> bool:
         return self.frame_variables.allows(name, self.terms)
 
-    def _body(self, body: Any) -> Any:
-        """A parsed body without the values of sensitive keys; a text has no keys to judge by."""
-        if isinstance(body, Mapping):
-            return {
-                key: FILTERED if is_sensitive(str(key), self.terms) else self._body_item(value)
-                for key, value in body.items()
-            }
-        if isinstance(body, (str, bytes)):
-            return FILTERED if body else None
-        return self._body_item(body)
 
-    def _body_item(self, item: Any) -> Any:
-        if isinstance(item, Mapping):
-            return self._body(item)
-        return [self._body_item(one) for one in item] if isinstance(item, (list, tuple)) else item
+_SAMPLING: Final = frozenset(
+    {
+        *("trace_id", "public_key", "org_id", "release", "environment", "transaction"),
+        *("sample_rate", "sample_rand", "sampled", "replay_id", "profile_id"),
+    }
+)
+"""What Sentry's trace propagation defines of a dynamic sampling context, but for the user."""
+
+_STATEMENTS: Final = ("db.statement", "db.query.text")
 
 
-_URL_CATEGORIES = frozenset({Category.URL, Category.PATH, Category.QUERY, Category.FRAGMENT})
+def _plain_statement(statement: str, attributes: Mapping[str, Any]) -> str:
+    return without_literals(statement, system_of(attributes))
 
 
 # A URL with its scheme, or a path with a query or fragment.
@@ -354,26 +319,6 @@ _CREDENTIALS: Final = re.compile(r"//[^/\s]*@")
 
 def _plain_url(url: str) -> str:
     return without_credentials(url).partition("?")[0].partition("#")[0]
-
-
-def _system_of(attributes: Mapping[str, Any] | None) -> str:
-    attributes = attributes or {}
-    return str(attributes.get("db.system.name") or attributes.get("db.system") or "")
-
-
-def _each(value: Any, clean: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list):
-        return [_each(item, clean) for item in value]
-    return value
-
-
-def _after_prefix(key: str) -> str:
-    for prefix, _ in PREFIXES:
-        if key.startswith(prefix):
-            return key[len(prefix) :]
-    return key
 
 
 def _values(interface: Any) -> list[Data]:

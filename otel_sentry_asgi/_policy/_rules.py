@@ -66,6 +66,7 @@ ADDRESS_HEADER_TERMS: Final = ("clientip", "client-addr", "socketip", "external-
 
 _LONGEST_FLAG: Final = 20
 _PAIRS: Final = re.compile(r"([&;])")
+_ENTRIES: Final = re.compile(r"([,;])")
 _URL_IN_QUERY: Final = re.compile(r"(?=.*[?@#])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|(?=/)|)([^/?#]*)")
 _HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
@@ -85,9 +86,7 @@ class KeyValueRule:
 
     def allows(self, key: str, extra: tuple[str, ...] = ()) -> bool:
         """Whether the value under *key* may stay. Built-in terms win over an allow-list."""
-        if self.mode == "off" or is_sensitive(key, extra):
-            return False
-        return holds_term(key, self.terms) is (self.mode == "allowlist")
+        return _allows(self.mode, self.terms, extra, key)
 
     def clean(self, items: Mapping[str, Any], extra: tuple[str, ...] = ()) -> dict[str, Any]:
         """Every key with its value or `[Filtered]`; nothing at all when the mode is `off`."""
@@ -102,15 +101,23 @@ IMPERSONAL: Final = KeyValueRule("denylist", PERSONAL_TERMS)
 
 
 @lru_cache(maxsize=4_096)
+def _allows(mode: str, terms: tuple[str, ...], extra: tuple[str, ...], key: str) -> bool:
+    if mode == "off" or is_sensitive(key, extra):
+        return False
+    return bool(term_in(key, terms)) is (mode == "allowlist")
+
+
+@lru_cache(maxsize=4_096)
 def is_sensitive(key: str, extra: tuple[str, ...] = ()) -> bool:
     """Whether a built-in or an *extra* term is in the key, or it signs a URL."""
-    return fold(key) in _SIGNATURES or holds_term(key, SENSITIVE_TERMS) or holds_term(key, extra)
+    return fold(key) in _SIGNATURES or bool(term_in(key, SENSITIVE_TERMS) or term_in(key, extra))
 
 
-def holds_term(key: str, terms: tuple[str, ...]) -> bool:
-    """Whether the key contains one of *terms*, in any case, with hyphens or underscores."""
+def term_in(key: str, terms: tuple[str, ...]) -> str:
+    """The first of *terms* that the key contains, in any case, with hyphens or underscores; else
+    an empty text."""
     folded = fold(key)
-    return any(fold(term) in folded for term in terms if term)
+    return next((term for term in terms if term and fold(term) in folded), "")
 
 
 def clean_query(
@@ -120,9 +127,21 @@ def clean_query(
     kept. *nested* says that the query is one of a URL within a query."""
     if rule.mode == "off":
         return ""
+    if "&" not in query and ";" not in query:
+        return _clean_pair(query, rule, extra, nested)
     parts = _PAIRS.split(query)
     return "".join(
         part if part in "&;" else _clean_pair(part, rule, extra, nested) for part in parts
+    )
+
+
+def clean_baggage(text: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
+    """The value of a `baggage` header, entries and their properties by key like parameters."""
+    if rule.mode == "off":
+        return FILTERED
+    return "".join(
+        part if part in ",;" else _clean_pair(part, rule, extra, nested=False)
+        for part in _ENTRIES.split(text)
     )
 
 
@@ -133,6 +152,8 @@ def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], nested: b
         return pair if len(name) < _LONGEST_FLAG else FILTERED
     if value and not rule.allows(unquote_plus(name), extra):
         return f"{name}={FILTERED}"
+    if "/" not in value and "%" not in value:
+        return pair
     decoded = unquote_plus(value)
     if not _URL_IN_QUERY.match(decoded):
         return pair
@@ -146,6 +167,8 @@ def clean_url(
     url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, nested: bool = False
 ) -> str:
     """The URL without credentials, with its query cleaned, and without its fragment."""
+    if "?" not in url and "@" not in url and "#" not in url:
+        return url
     base, _, _ = without_credentials(url).partition("#")
     base, question, query = base.partition("?")
     kept = clean_query(query, rule, extra, nested=nested) if question else ""

@@ -9,7 +9,9 @@ statement is better than somebody's name.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
 
 # A comment in a comment: some dialects nest them, so the rest is dropped.
 _COMMENT: Final = r"--[^\n]*|/\*[^*/]*(?:(?:\*(?!/)|/(?!\*))[^*/]*)*\*/|/\*.*"
@@ -80,13 +82,27 @@ def is_command(system: str) -> bool:
     return system.lower() in _COMMANDS
 
 
+def system_of(attributes: Mapping[str, Any]) -> str:
+    """The database's name, under the stable or the older attribute."""
+    system = attributes.get("db.system.name") or attributes.get("db.system") or ""
+    return system if isinstance(system, str) else str(system)
+
+
 def without_literals(statement: str, system: str = "") -> str:
     """The statement with `?` for each literal and without comments; placeholders stay.
 
     Of the commands of key-value and document stores only the first word stays.
     """
+    if len(statement) > _LONGEST_REMEMBERED:
+        return _without_literals(statement, system)
+    return _remembered(statement, system)
+
+
+def _without_literals(statement: str, system: str) -> str:
     if is_command(system):
         return _command_word(statement)
+    if not _MAY_HOLD_LITERALS.search(statement):
+        return statement
     dialect = _BY_SYSTEM.get(system.lower(), _UNKNOWN)
     if dialect is _ESCAPES:
         return dialect.sub(_replace, statement)
@@ -95,6 +111,13 @@ def without_literals(statement: str, system: str = "") -> str:
     return dialect.sub(_replace, sure[0]) + (" ?" if len(sure) > 1 else "")
 
 
+_LONGEST_REMEMBERED: Final = 2_000
+# Applications send the same few statements with placeholders; those with literals push each other
+# out.
+_remembered = lru_cache(maxsize=512)(_without_literals)
+
+# Quotes of any kind, digits that begin a number, and comments.
+_MAY_HOLD_LITERALS: Final = re.compile(r"""['"`\[#]|(?<![\w$])[\d.]|\$\$|\$[A-Za-z_]|--|/\*""")
 _DOUBTFUL: Final = re.compile(r"\\['\"]")
 
 

@@ -6,6 +6,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import zip_longest
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
@@ -30,6 +31,8 @@ _CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/'\"\[]{
 _QUERY: Final = re.compile(r"(?<=[^\s'\"<>])([?#])([^\s'\"<>]+)")
 _PARTS: Final = re.compile(r"[\s,;]+")
 
+# A long value that prints as bytes: a raw body has no keys to judge by.
+_BYTES: Final = re.compile(r"(?:b|bytearray\(b)['\"].{20}", re.DOTALL)
 _RAW_NAME: Final = re.compile(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
 
 
@@ -41,6 +44,7 @@ def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
     for _, value in _filtered(raw, cleaned, "cookies"):
         found.update({value, unquote(value), value.strip('"')})
     found.update(_secrets_in_query(raw.get("query_string"), cleaned.get("query_string")))
+    found.update(_secrets_in_body(raw.get("data"), cleaned.get("data")))
     address = (raw.get("env") or {}).get("REMOTE_ADDR")
     if address and not (cleaned.get("env") or {}).get("REMOTE_ADDR"):
         found.add(str(address))
@@ -64,6 +68,21 @@ def _parts_of(header: str, value: str) -> list[str]:
             decoded = b64decode(encoded).decode("utf-8", "replace")
             return [decoded, decoded.partition(":")[2]]
     return _PARTS.split(value) if "forwarded" in header or "-ip" in header else []
+
+
+def _secrets_in_body(raw: Any, cleaned: Any) -> Iterator[str]:
+    """The texts of a parsed body that are not in its cleaned form."""
+    if isinstance(raw, str):
+        if raw != cleaned:
+            yield raw
+    elif isinstance(raw, Mapping):
+        kept = cleaned if isinstance(cleaned, Mapping) else {}
+        for key, value in raw.items():
+            yield from _secrets_in_body(value, kept.get(key))
+    elif isinstance(raw, (list, tuple)):
+        items = cleaned if isinstance(cleaned, list) else []
+        for value, item in zip_longest(raw, items):
+            yield from _secrets_in_body(value, item)
 
 
 def _secrets_in_query(raw: str | None, cleaned: str | None) -> Iterator[str]:
@@ -125,8 +144,11 @@ def clean_vars(
     allows: Callable[[str], bool],
     headers: KeyValueRule,
     terms: tuple[str, ...],
+    *,
+    raw: bool = True,
 ) -> Data:
-    """Frame locals, as sentry-sdk serialises them, without sensitive names and raw request data."""
+    """Frame locals, as sentry-sdk serialises them, without sensitive names and raw request data;
+    unless *raw*, without long bytes."""
 
     def cleaned(key: str, value: Any) -> Any:
         if key and not allows(key.strip("'\"")):
@@ -137,7 +159,10 @@ def clean_vars(
             return {name: cleaned(str(name), item) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
             return _cleaned_items(value)
-        return FILTERED if isinstance(value, str) and _CARRIERS.search(value) else value
+        if not isinstance(value, str):
+            return value
+        is_private = _CARRIERS.search(value) or (not raw and _BYTES.match(value))
+        return FILTERED if is_private else value
 
     def _cleaned_items(items: list[Any] | tuple[Any, ...]) -> list[Any]:
         if len(items) == 2 and isinstance(items[0], str) and _is_secret_header(items[0]):

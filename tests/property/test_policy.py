@@ -9,7 +9,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
-from otel_sentry_asgi._policy import KeyValueRule, Policy
+from otel_sentry_asgi._policy import ACTIONS, BODIES, KeyValueRule, Policy
 from otel_sentry_asgi._policy._rules import clean_query, clean_url, without_credentials
 from otel_sentry_asgi._policy._sql import without_literals
 from otel_sentry_asgi._policy._values import text_cleaner
@@ -32,10 +32,20 @@ ANY_POLICY = st.one_of(
         query=RULES,
         frame_variables=RULES,
         terms=TERMS,
+        bodies=st.frozensets(st.sampled_from([*sorted(BODIES), "incoming_response"])),
+        scrubbed=st.frozensets(st.sampled_from(["name", "q", "x-name"])),
+        allowed=st.sampled_from([("*",), (), ("db.*", "nested")]),
+        actions=st.lists(
+            st.tuples(
+                st.sampled_from(["url.*", "nested", "user.id", "q"]), st.sampled_from(ACTIONS)
+            ),
+            max_size=2,
+        ).map(tuple),
+        hash_key=st.just("k"),
         **{
             name: st.booleans()
             for name in (
-                *("user_info", "database_query_data", "queues", "graphql_document", "bodies"),
+                *("user_info", "database_query_data", "queues", "graphql_document"),
                 *("graphql_variables", "gen_ai_inputs", "gen_ai_outputs"),
             )
         },

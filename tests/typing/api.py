@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 import otel_sentry_asgi
@@ -18,6 +19,7 @@ from otel_sentry_asgi import (
     stats,
     uninstrument,
 )
+from otel_sentry_asgi.cleaning import CleaningSpanExporter
 from otel_sentry_asgi.export import Clean, Exporter, Origin, SpanPayload, Transaction
 from otel_sentry_asgi.testing import (
     EPOCH,
@@ -109,6 +111,23 @@ def export_to_notes() -> Exporter:
     notes = Notes()
     instrument(exporter=notes)
     return notes
+
+
+# -- the other leg --------------------------------------------------------------------------------
+
+
+def clean_the_other_leg(provider: TracerProvider, exporter: SpanExporter) -> None:
+    settings = Settings(attribute_actions={"user.id": "hash"}, hash_key="pepper")
+    provider.add_span_processor(BatchSpanProcessor(CleaningSpanExporter(exporter)))
+    provider.add_span_processor(BatchSpanProcessor(CleaningSpanExporter(exporter, settings)))
+
+
+def look(payload: dict[str, Any]) -> dict[str, Any] | None:
+    return None if "health" in str(payload.get("transaction")) else payload
+
+
+def look_at_each_payload() -> None:
+    instrument(on_payload=look, allowed_attributes=("app.*",))
 
 
 # -- what went on ---------------------------------------------------------------------------------

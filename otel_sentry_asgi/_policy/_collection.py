@@ -1,0 +1,54 @@
+"""What is collected: Sentry's options as resolved, and what our own settings add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from otel_sentry_asgi._policy._rules import IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule
+
+BODIES: Final = frozenset({"incoming_request", "outgoing_request", "outgoing_response"})
+"""All that `data_collection.http_bodies` collects by default. Bodies are asked for by direction, so
+that a list without `outgoing_response` keeps the answers of the service in."""
+
+ACTIONS: Final = ("keep", "drop", "filter", "hash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What may leave, by category; the default is the most private of `send_default_pii`."""
+
+    user_info: bool = False
+    cookies: KeyValueRule = NOTHING
+    headers: KeyValueRule = IMPERSONAL
+    query: KeyValueRule = IMPERSONAL
+    database_query_data: bool = False
+    queues: bool = False
+    graphql_document: bool = False
+    graphql_variables: bool = False
+    gen_ai_inputs: bool = False
+    gen_ai_outputs: bool = False
+    bodies: frozenset[str] = BODIES
+    frame_variables: KeyValueRule = INSENSITIVE
+    scrubbed: frozenset[str] = frozenset()
+    """The keys that the client's Event Scrubber denies, lower-case."""
+    terms: tuple[str, ...] = ()
+    """Sensitive terms of our own settings."""
+    allowed: tuple[str, ...] = ("*",)
+    """Attributes in no row of the table that may leave: names, and prefixes that end in `*`."""
+    actions: tuple[tuple[str, str], ...] = ()
+    """What the settings say of single attributes: names or prefixes, and one of `ACTIONS`."""
+    hash_key: str = field(default="", repr=False)
+
+    def action(self, key: str) -> str | None:
+        """What the settings say of an attribute: by its name, else by the longest prefix."""
+        fitting = [(len(name), action) for name, action in self.actions if _fits(key, name)]
+        return max(fitting)[1] if fitting else None
+
+    def allows(self, key: str) -> bool:
+        """Whether an attribute in no row of the table may leave."""
+        return any(_fits(key, name) for name in self.allowed)
+
+
+def _fits(key: str, name: str) -> bool:
+    return key.startswith(name[:-1]) if name.endswith("*") else key == name

@@ -1,0 +1,172 @@
+"""What the policy costs: less than a third of the translation, and linear in hostile input."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry.trace import SpanKind
+
+from otel_sentry_asgi._policy._body import clean_body_text
+from otel_sentry_asgi._policy._rules import clean_baggage, clean_query, clean_url
+from otel_sentry_asgi._policy._sql import _BY_SYSTEM, without_literals
+from otel_sentry_asgi._policy._values import clean_vars, text_cleaner
+from otel_sentry_asgi._translate.request import to_request
+from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
+from otel_sentry_asgi.testing import span
+from tests.policies import POLICIES, PRIVATE
+
+ROOT = span(
+    "GET /orders/{id}",
+    kind=SpanKind.SERVER,
+    scope="opentelemetry.instrumentation.asgi",
+    attributes={
+        "http.scheme": "http",
+        "http.host": "127.0.0.1:8000",
+        "net.host.port": 8000,
+        "http.flavor": "1.1",
+        "http.target": "/orders/7",
+        "http.url": "http://127.0.0.1:8000/orders/7?page=2",
+        "http.method": "GET",
+        "http.user_agent": "python-httpx/0.28",
+        "net.peer.ip": "127.0.0.1",
+        "http.route": "/orders/{id}",
+        "http.status_code": 200,
+    },
+)
+QUERIES = [
+    span(
+        "SELECT",
+        span_id=number,
+        parent=1,
+        kind=SpanKind.CLIENT,
+        scope="opentelemetry.instrumentation.sqlite3",
+        attributes={
+            "db.system": "sqlite",
+            "db.name": "shop.db",
+            "db.statement": f"SELECT id, price FROM orders WHERE customer = ? LIMIT {number}",
+        },
+    )
+    for number in range(2, 8)
+]
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "method": "GET",
+    "scheme": "http",
+    "path": "/orders/7",
+    "query_string": b"page=2",
+    "headers": [
+        (b"host", b"127.0.0.1:8000"),
+        (b"accept", b"*/*"),
+        (b"user-agent", b"python-httpx/0.28"),
+        (b"cookie", b"sid=abc; theme=dark"),
+        (b"authorization", b"Bearer x"),
+    ],
+    "client": ("127.0.0.1", 5555),
+}
+
+
+def translated() -> Any:
+    facts = RequestFacts(request=to_request(SCOPE))
+    return to_transaction(ROOT, QUERIES, event_id="e" * 32, facts=facts)
+
+
+def timed(work: Callable[[], Any]) -> int:
+    before = time.perf_counter_ns()
+    work()
+    return time.perf_counter_ns() - before
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_policy_costs_less_than_a_third_of_the_translation(name: str) -> None:
+    """Medians of runs that take turns in one process; the best of five, for a busy machine."""
+    policy = POLICIES[name]
+    ratios = []
+    for _ in range(5):
+        translating, cleaning = [], []
+        for _ in range(200):
+            translating.append(timed(translated))
+            payload = translated()
+            cleaning.append(timed(lambda payload=payload: policy.clean(payload)))  # type: ignore[misc]
+        ratios.append(statistics.median(cleaning) / statistics.median(translating))
+    assert min(ratios) < 1 / 3, ratios
+
+
+# What would make a pattern go back, and back again.
+HOSTILE = [
+    *(
+        "a",
+        "'",
+        '"',
+        "`",
+        "[",
+        "$",
+        "$$",
+        "/*",
+        "*/",
+        "--",
+        "\\",
+        "\\'",
+        "''",
+        "q'[",
+        "$a$",
+        "1",
+        "1.",
+    ),
+    *(
+        "//",
+        "://",
+        "http://",
+        "a://a",
+        "@",
+        ":@",
+        "#",
+        "?",
+        "?#",
+        "=",
+        "&",
+        ";",
+        ",",
+        "%",
+        "%25",
+        " ",
+    ),
+    *("?a=http%3A%2F%2F", "?a=/?", "{", "[[", '{"a":', "\n", "Headers(", "b'", "1e", "0x", ".."),
+]
+CLEANERS: dict[str, Callable[[str], Any]] = {
+    **{
+        f"sql {system}": lambda text, system=system: without_literals(text, system)  # type: ignore[misc]
+        for system in ("", "postgresql", "oracle", "mssql", "sqlite", "mysql", "redis")
+    },
+    "url": lambda text: clean_url(text, PRIVATE.query),
+    "query": lambda text: clean_query(text, PRIVATE.query),
+    "baggage": lambda text: clean_baggage(text, PRIVATE.query),
+    "text": text_cleaner(frozenset({"secret"}), PRIVATE.query, ()),
+    "name": PRIVATE.text,
+    "body": lambda text: clean_body_text(text, lambda key: False),
+    "locals": lambda text: clean_vars(
+        {"a": text}, lambda name: True, PRIVATE.headers, (), raw=False
+    ),
+}
+SHORT, LONG = 4_000, 32_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cleaner", CLEANERS)
+def test_time_grows_with_the_length_of_hostile_input_and_not_faster(cleaner: str) -> None:
+    """Eight times the length takes some eight times as long; a square would take 64 times."""
+    clean = CLEANERS[cleaner]
+    for piece in HOSTILE:
+        for start in ("", "x", "'", "http://"):
+            times = []
+            for length in (SHORT, LONG):
+                text = start + piece * (length // len(piece))
+                times.append(min(timed(lambda text=text: clean(text)) for _ in range(3)))  # type: ignore[misc]
+            short, long = times
+            assert long < 24 * max(short, 100_000), (piece, start, times)
+
+
+def test_every_dialect_is_among_those_that_are_timed() -> None:
+    timed_ones = {_BY_SYSTEM[name] for name in ("postgresql", "mssql", "sqlite", "mysql")}
+    assert timed_ones == set(_BY_SYSTEM.values())

@@ -1,0 +1,228 @@
+"""What our own settings and the client's scrubber add, and what scopes put on events."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from sentry_relay.processing import convert_datascrubbing_config, pii_strip_event
+
+from otel_sentry_asgi._policy import FILTERED, Clean, Policy
+from otel_sentry_asgi._policy._memo import MAX_KEYS, Memo
+from tests.payload import encoded
+from tests.policies import OPEN, POLICIES, PRIVATE
+
+
+def with_(policy: Policy = PRIVATE, **own: Any) -> Policy:
+    return dataclasses.replace(policy, **own)
+
+
+# -- single attributes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_an_action_wins_over_the_table(policy: Policy) -> None:
+    actions = (("user.id", "keep"), ("cart.*", "drop"), ("cart.size", "filter"), ("n", "hash"))
+    own = with_(policy, actions=actions, hash_key="pepper")
+    given = {"user.id": "bob", "cart.a": 1, "cart.size": 2, "n": "bob", "other": 1}
+    left = own.attributes(given)
+    assert left["n"].startswith("hmac:")
+    assert left == {"user.id": "bob", "cart.size": FILTERED, "n": left["n"], "other": 1}
+    assert own.attributes(left) == left
+
+
+def test_a_hash_is_the_same_for_the_same_value_and_key() -> None:
+    def hashed(value: Any, key: str = "pepper") -> Any:
+        return with_(actions=(("n", "hash"),), hash_key=key).attributes({"n": value})["n"]
+
+    assert hashed("bob") == hashed("bob") != hashed("ann")
+    assert hashed("bob") != hashed("bob", "salt")
+    assert hashed(5) == hashed("5")
+    assert hashed(["bob", "ann"]) == [hashed("bob"), hashed("ann")]
+
+
+def test_an_allow_list_closes_the_row_of_unknown_keys_and_no_other() -> None:
+    own = with_(OPEN, allowed=("cart.*", "token"))
+    given = {"cart.size": 1, "cart.token": "x", "token": "x", "other": 1, "http.method": "GET"}
+    left = {"cart.size": 1, "cart.token": FILTERED, "token": FILTERED, "http.method": "GET"}
+    assert own.attributes(given) == left
+    assert with_(allowed=()).attributes(given) == {"http.method": "GET"}
+
+
+def test_what_the_event_scrubber_denies_is_denied_where_attributes_are() -> None:
+    own = with_(OPEN, scrubbed=frozenset({"ssn", "shop.card"}))
+    given = {"shop.SSN": "x", "shop.card": "x", "http.request.header.ssn": ["x"], "shop.note": "x"}
+    filtered = dict.fromkeys(given, FILTERED)
+    assert own.attributes(given) == {**filtered, "shop.note": "x"}
+    assert own.request({"data": {"ssn": "x"}}) == {"data": {"ssn": FILTERED}}
+
+
+def test_a_memo_is_bounded() -> None:
+    memo = Memo(len)
+    for number in range(MAX_KEYS + 10):
+        assert memo[str(number)] == len(str(number))
+    assert len(memo) <= MAX_KEYS
+
+
+# -- the callback ---------------------------------------------------------------------------------
+
+
+def test_a_callback_may_change_a_payload_or_keep_it_in() -> None:
+    clean = PRIVATE.clean({"transaction": "a"})
+    assert clean.shown_to(lambda payload: {**payload, "b": 1}) == Clean(
+        {"transaction": "a", "b": 1}
+    )
+    assert clean.shown_to(lambda payload: None) is None
+    with pytest.raises(TypeError, match="on_payload must return"):
+        clean.shown_to(lambda payload: 5)
+
+
+# -- what scopes put on events --------------------------------------------------------------------
+
+URL = "https://bob:pw@h/?token=x"
+PLAIN_URL = "https://[Filtered]@h/?token=[Filtered]"
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_data_of_the_application_stays_without_credentials_of_urls(policy: Policy) -> None:
+    event: Any = {
+        "tags": {"token": "mine", "page": URL},
+        "extra": {"deep": [{"page": URL}], "sys.argv": ["shop", "--password", "x"]},
+        "user": {"id": 5, "password": "mine"},
+        "contexts": {"shop": {"page": URL, "secret": "mine"}},
+        "breadcrumbs": {"values": [{"message": URL, "data": {"token": "x"}}]},
+    }
+    policy.clean_scope_data(event)
+    page = event["tags"]["page"]
+    assert "pw" not in str(event)
+    assert "[Filtered]" in page
+    assert event["extra"] == {"deep": [{"page": page}], "sys.argv": ["shop"]}
+    assert event["user"] == {"id": 5, "password": "mine"}
+    assert event["contexts"] == {"shop": {"page": page, "secret": "mine"}}
+    assert event["breadcrumbs"] == {"values": [{"message": page, "data": {"token": FILTERED}}]}
+
+
+def test_terms_of_ones_own_count_in_data_of_the_application() -> None:
+    event: Any = {"tags": {"my.IBAN": "x", "a": 1}, "extra": {"iban": {"a": "x"}}}
+    with_(OPEN, terms=("iban",)).clean_scope_data(event)
+    assert event == {"tags": {"my.IBAN": FILTERED, "a": 1}, "extra": {"iban": FILTERED}}
+
+
+def test_the_scrubber_counts_in_extra_and_user_as_in_sentry_sdk() -> None:
+    own = with_(scrubbed=frozenset({"token", "ip_address"}))
+    event: Any = {
+        "tags": {"token": "mine"},
+        "extra": {"token": "x"},
+        "user": {"ip_address": "192.0.2.7", "id": 1},
+    }
+    own.clean_scope_data(event)
+    assert event == {
+        "tags": {"token": "mine"},
+        "extra": {"token": FILTERED},
+        "user": {"id": 1},
+    }
+
+
+def test_of_a_sampling_context_what_is_not_defined_stays_only_with_personal_data() -> None:
+    context = {"public_key": "p", "user_id": "bob", "transaction": "GET https://u:p@h/?x"}
+    for policy, kept in ((PRIVATE, {}), (OPEN, {"user_id": "bob"})):
+        trace = {"dynamic_sampling_context": dict(context)}
+        policy.clean({"contexts": {"trace": trace}})
+        cleaned = {"public_key": "p", "transaction": "GET https://h/", **kept}
+        assert trace["dynamic_sampling_context"] == cleaned
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_entries_of_baggage_are_judged_by_their_keys(policy: Policy) -> None:
+    given = {"http.request.header.baggage": ["a=1, token=x;secret=y;b, c=2"]}
+    kept = {"http.request.header.baggage": ["a=1, token=[Filtered];secret=[Filtered];b, c=2"]}
+    assert policy.attributes(given) == (kept if policy.headers.mode != "off" else {})
+
+
+def test_secrets_of_a_body_are_searched_for_in_texts() -> None:
+    request = {"data": {"password": "hunter22", "deep": [{"token": ["t0k3n"]}], "note": "fine"}}
+    assert PRIVATE.secrets_of(request) == {"hunter22", "t0k3n"}
+    assert PRIVATE.secrets_of({"data": "cannot be parsed"}) == {"cannot be parsed"}
+
+
+# -- remarks --------------------------------------------------------------------------------------
+
+REMARK = {"": {"rem": [["!config", "s"]]}}
+
+
+def test_what_was_filtered_is_marked_where_it_was() -> None:
+    made: Any = {
+        "contexts": {"trace": {"data": {"a.token": "x", "b": 1}}, "otel": {"resource": {}}},
+        "spans": [{"data": {"b": 1}}, {"data": {"my.secret": "x"}}],
+        "request": {
+            "headers": {"authorization": "x", "accept": "y"},
+            "data": {"rows": [1, {"pwd": "x"}]},
+        },
+    }
+    once = json.loads(encoded(PRIVATE.clean(made).payload))
+    assert once["_meta"] == {
+        "contexts": {"trace": {"data": {"a.token": REMARK}}},
+        "spans": {"1": {"data": {"my.secret": REMARK}}},
+        "request": {
+            "headers": {"authorization": REMARK},
+            "data": {"rows": {"1": {"pwd": REMARK}}},
+        },
+    }
+    assert PRIVATE.clean(json.loads(json.dumps(once))).payload == once
+
+
+def test_why_there_is_no_body_is_marked() -> None:
+    made: Any = {"request": {"method": "POST", "body_removed": {"rule": "!raw", "size": 12}}}
+    cleaned: Any = PRIVATE.clean(made).payload
+    assert cleaned["request"] == {"method": "POST"}
+    assert cleaned["_meta"] == {"request": {"data": {"": {"rem": [["!raw", "x"]], "len": 12}}}}
+
+
+def test_where_nothing_was_filtered_there_is_no_remark() -> None:
+    assert "_meta" not in PRIVATE.clean({"contexts": {"trace": {"data": {"a": 1}}}}).payload
+
+
+# -- the server's own scrubber --------------------------------------------------------------------
+
+
+def test_relay_finds_nothing_left_to_remove() -> None:
+    """Its default rules, as Sentry gives them to every project."""
+    rules = convert_datascrubbing_config(
+        {"scrubData": True, "scrubDefaults": True, "scrubIpAddresses": True}
+    )
+    private: Any = {
+        "a.password": "x",
+        "http.client_ip": "192.0.2.7",
+        "net.peer.ip": "192.0.2.7",
+        "otel.kind": "SERVER",
+        "http.url": URL,
+        "url.query": "token=x&q=1",
+        "http.request.header.authorization": ["Bearer x"],
+        "http.request.header.x_forwarded_for": ["192.0.2.7"],
+        "db.statement": "SELECT '4111111111111111'",
+        "enduser.id": "bob",
+        "kept": "note",
+    }
+    made: Any = {
+        "type": "transaction",
+        "transaction": "GET /",
+        "contexts": {"trace": {"trace_id": "a" * 32, "span_id": "b" * 16, "data": dict(private)}},
+        "spans": [{"span_id": "c" * 16, "trace_id": "a" * 32, "data": dict(private)}],
+        "request": {
+            "url": URL,
+            "query_string": "token=x&q=1",
+            "headers": {"authorization": "Bearer x", "cookie": "sid=x", "x-real-ip": "192.0.2.7"},
+            "cookies": {"sid": "x"},
+            "env": {"REMOTE_ADDR": "192.0.2.7"},
+            "data": {"password": "x", "deep": [{"api_key": "x"}]},
+        },
+    }
+    assert pii_strip_event(rules, json.loads(json.dumps(made))) != made
+    cleaned: Any = PRIVATE.clean(made).payload
+    cleaned.pop("_meta")
+    stripped = pii_strip_event(rules, json.loads(encoded(cleaned)))
+    assert _without_remarks(stripped) == _without_remarks(cleaned)
+
+
+def _without_remarks(event: Any) -> Any:
+    return {key: value for key, value in event.items() if key != "_meta"}
