@@ -140,6 +140,7 @@ OPS: list[tuple[Attributes, SpanKind, str | None]] = [
     ({"faas.trigger": "timer"}, INTERNAL, "timer"),
     ({}, INTERNAL, None),
     ({}, CLIENT, None),
+    ({"db.system": "", "cache.key": None}, CLIENT, None),
     ({}, PRODUCER, "queue.publish"),
     ({}, CONSUMER, "queue.process"),
     ({"http.method": ""}, SERVER, None),

@@ -134,6 +134,13 @@ def test_span_events_may_be_measurements_as_in_the_javascript_sdk() -> None:
     assert [crumb["message"] for crumb in made["breadcrumbs"]["values"]] == ["other"]
 
 
+def test_so_may_those_of_a_span() -> None:
+    child = span(span_id=2, parent=1, events=[measured("load", 1.5, "second")])
+    made = to_transaction(span(), [child], event_id="e" * 32)
+    assert made["spans"][0]["measurements"] == {"load": {"value": 1.5, "unit": "second"}}
+    assert "measurements" not in made
+
+
 def test_the_policys_own_terms_hold_for_tags_too() -> None:
     made = transaction(attributes={"sentry.tag.badge": "secret", "sentry.tag.shop": "north"})
     cleaned = replace(PRIVATE, terms=("badge",)).clean(made).payload

@@ -503,3 +503,33 @@ def test_breadcrumbs_are_cleaned() -> None:
     (crumb,) = made["breadcrumbs"]["values"]
     assert crumb["message"] == "get https://h/"
     assert crumb["data"] == {"span_id": "0000000000000001", "kept": 1}
+
+
+# -- what only the whole segment or the ASGI layer knows ------------------------------------------
+
+
+def test_a_server_span_with_a_path_of_its_own_is_another_request() -> None:
+    """A service may call itself without leaving the process."""
+    other = {"http.route": "/things/{id}", "http.target": "/things/7"}
+    nested = server(span_id=2, parent=1, attributes=other)
+    assert transaction_name(server(), [nested]) == ("GET /items/5", "url")
+    below = {"http.route": "/items/{id}", "http.target": "/items/5"}
+    root = server(attributes={"http.target": "/shop/items/5"})
+    facts = RequestFacts(path="/shop/items/5", root_path="/shop")
+    nested = server(span_id=2, parent=1, attributes=below)
+    assert transaction_name(root, [nested], facts=facts)[0] == "GET /shop/items/{id}"
+
+
+def test_the_asgi_layer_knows_an_event_stream_from_a_response() -> None:
+    made = transaction(server(), facts=RequestFacts(stream=True))
+    assert made["contexts"]["trace"]["op"] == "http.server.stream"
+    by_hand = server(attributes={"sentry.op": "mine"})
+    made = transaction(by_hand, facts=RequestFacts(stream=True))
+    assert made["contexts"]["trace"]["op"] == "mine"
+
+
+def test_a_client_that_left_cancelled_its_request_but_no_follow_up() -> None:
+    facts = RequestFacts(cancelled=True, status_code=200)
+    assert transaction(server(), facts=facts)["contexts"]["trace"]["status"] == "cancelled"
+    late = transaction(server(parent=9), facts=facts, late=True)
+    assert late["contexts"]["trace"]["status"] == "ok"

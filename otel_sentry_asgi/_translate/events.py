@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
 
@@ -31,10 +31,10 @@ def to_crumb(event: Event) -> Data:
     return crumb
 
 
-def crumbs_of(span: ReadableSpan) -> Iterator[Data]:
-    """The events of *span*, each with the span's id. Exceptions are issues, or part of one, and
+def crumbs_of(span: ReadableSpan, events: Sequence[Event]) -> Iterator[Data]:
+    """The *events* of *span*, each with the span's id. Exceptions are issues, or part of one, and
     measurements are measurements."""
-    for event in span.events:
+    for event in events:
         if event.name != "exception" and EVENT_VALUE not in (event.attributes or {}):
             crumb = to_crumb(event)
             crumb["data"] = {"span_id": span_hex(span.context.span_id), **crumb.get("data", {})}

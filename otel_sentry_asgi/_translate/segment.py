@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data, SpanPayload, TraceContext, Transaction
@@ -86,7 +86,7 @@ def to_transaction(
         "start_timestamp": seconds(start),
         "timestamp": seconds(max(start, end)),
         "contexts": _contexts(root, reading, trace, facts),
-        "spans": [_span(span, root) for span in sorted(children, key=_start)],
+        "spans": [],
     }
     if request is not None:
         transaction["request"] = request
@@ -94,10 +94,16 @@ def to_transaction(
         transaction["_dropped_spans"] = dropped
     if tags := to_tags(reading.own):
         transaction["tags"] = tags
-    if measurements := to_measurements(reading.own, root.events):
+    events = root.events
+    if measurements := to_measurements(reading.own, events):
         transaction["measurements"] = measurements
-    eventful = [span for span in (root, *children) if span.events]
-    if crumbs := [crumb for span in eventful for crumb in crumbs_of(span)]:
+    crumbs = list(crumbs_of(root, events))
+    for span in sorted(children, key=_start):
+        events = span.events
+        transaction["spans"].append(_span(span, events, root))
+        if events:
+            crumbs.extend(crumbs_of(span, events))
+    if crumbs:
         crumbs.sort(key=itemgetter("timestamp"))
         transaction["breadcrumbs"] = {"values": crumbs[-MAX_CRUMBS:]}
     return transaction
@@ -144,8 +150,8 @@ def _start(span: ReadableSpan) -> int:
     return span.start_time or 0
 
 
-def _span(span: ReadableSpan, root: ReadableSpan) -> SpanPayload:
-    payload = to_span(span)
+def _span(span: ReadableSpan, events: Sequence[Event], root: ReadableSpan) -> SpanPayload:
+    payload = to_span(span, events)
     if "parent_span_id" not in payload:
         payload["parent_span_id"] = span_hex(root.context.span_id)
     return payload

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
@@ -58,10 +59,13 @@ def is_asgi_event(span: ReadableSpan) -> bool:
     )
 
 
-def to_span(span: ReadableSpan) -> SpanPayload:
-    """Total: any span that OTel can end gives a payload that Relay accepts."""
+def to_span(span: ReadableSpan, events: Sequence[Event] = ()) -> SpanPayload:
+    """Total: any span that OTel can end gives a payload that Relay accepts.
+
+    Of its *events*, which cost a lock and a copy to ask for, measurements are taken.
+    """
     context, reading = span.context, Reading(span)
-    op, events = to_op(reading), span.events
+    op = to_op(reading)
     start, end = span.start_time or 0, span.end_time or 0
     payload: SpanPayload = {
         "trace_id": trace_hex(context.trace_id),
