@@ -15,6 +15,7 @@ from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._issues import HINT, SWALLOWED, TASK, Issues, text_of
 from otel_sentry_asgi._ledger import Ledger
+from otel_sentry_asgi._logs import log_breadcrumbs
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy import Clean, Policy
 from otel_sentry_asgi._scope import Exchange, current_exchange
@@ -142,7 +143,9 @@ class Events:
                 event["request"] = {**(event.get("request") or {}), **request}
             _name(event, exchange)
             with contained("breadcrumbs"):
-                sentry.add_breadcrumbs(event, to_breadcrumbs(exchange.trail, event, policy))
+                crumbs = to_breadcrumbs(exchange.trail, event, policy)
+                crumbs += log_breadcrumbs(exchange.logs, policy)
+                sentry.add_breadcrumbs(event, crumbs)
             sentry.mark_in_app(event)
             return self._shown(policy.clean_error(event, policy.secrets_of(request)))
         self._stats.add("lost.internal_sdk_error")

@@ -63,6 +63,7 @@ class Transaction(TypedDict, total=False):
     measurements: dict[str, Data]
     breadcrumbs: Data
     _dropped_spans: int
+    _meta: Data
 
 
 class ErrorEvent(TypedDict, total=False):

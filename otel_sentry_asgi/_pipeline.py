@@ -16,14 +16,16 @@ from otel_sentry_asgi._assembly import Assembler
 from otel_sentry_asgi._dsc import sampling_context
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Data, Transaction
+from otel_sentry_asgi._noise import Noise, adopt
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._segment import Segment, shortened
 from otel_sentry_asgi._semconv import FULL_URL, first_text
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.resource import resource_defaults
-from otel_sentry_asgi._translate.segment import NO_REQUEST, rename, to_transaction
+from otel_sentry_asgi._translate.segment import NO_REQUEST, RequestFacts, rename, to_transaction
 from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
+from otel_sentry_asgi._trim import trim
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
 from otel_sentry_asgi.sampling import Decision, Decisions, decide
@@ -191,12 +193,21 @@ class Pipeline:
         if _is_superseded(segment):
             self._stats.add("superseded")
             return
-        exchange = segment.exchange
+        exchange, noise = segment.exchange, self._noise()
+        facts = NO_REQUEST if exchange is None else exchange.facts()
+        if noise.has_segment(_subject(segment), facts):
+            self._lost_segment("ignored", segment)
+            return
+        kept, ignored = noise.split(segment.children)
+        if ignored:
+            self._lost_spans("ignored", len(segment.children) - len(kept))
+            segment.children = kept
         scopes = (
             (None, None) if exchange is None else (exchange.sentry_scope, exchange.current_scope)
         )
         try:
-            transaction = self._to_transaction(segment, decision)
+            transaction = self._to_transaction(segment, decision, facts)
+            adopt(transaction["spans"], ignored)
             clean = sentry.policy(self._settings).clean(transaction)
             if self._settings.on_payload is not None:
                 shown = clean.shown_to(self._settings.on_payload)
@@ -206,14 +217,26 @@ class Pipeline:
                 clean = shown
             if exchange is not None and (request := clean.payload.get("request")):
                 exchange.sent_request = _copied(request)
+            too_large = trim(clean.payload)
             self._exporter.export(clean, Origin(*scopes))
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise
         self._stats.add("transactions")
-        self._stats.add("spans", len(segment.children) + 1)
-        if segment.dropped:
-            self._stats.add("lost.buffer_overflow", segment.dropped)
+        self._stats.add("spans", len(segment.children) + 1 - too_large)
+        if segment.dropped + too_large:
+            # The client reports them, as `_dropped_spans`.
+            self._stats.add("lost.buffer_overflow", segment.dropped + too_large)
+
+    def _noise(self) -> Noise:
+        given = self._settings
+        return Noise(
+            spans=(*given.ignore_spans, *sentry.ignored_spans()),
+            statuses={*given.trace_ignore_status_codes, *sentry.ignored_statuses()},
+            methods=given.ignored_methods,
+            paths=given.ignored_paths,
+            orphan_clients=given.ignore_orphan_clients,
+        )
 
     def _decision_of(self, segment: Segment) -> Decision:
         """The decision made at the start; for a trace without any, what its id gives."""
@@ -225,14 +248,16 @@ class Pipeline:
         rate = 1.0 if sampler is not None else rate
         return decide(trace_id, rate=rate, sampler=None, sampling_context=dict)
 
-    def _to_transaction(self, segment: Segment, decision: Decision) -> Transaction:
+    def _to_transaction(
+        self, segment: Segment, decision: Decision, facts: RequestFacts
+    ) -> Transaction:
         root, exchange = segment.root, segment.exchange
         is_own = segment.partial or (exchange is not None and exchange.is_root(root))
         transaction = to_transaction(
             root if segment.since is None else shortened(root, segment.since),
             segment.children,
             event_id=uuid.uuid4().hex,
-            facts=NO_REQUEST if exchange is None else exchange.facts(),
+            facts=facts,
             sampling_context=sampling_context(root.context.trace_id, sentry.facts(), decision),
             late=segment.late,
             dropped=segment.dropped,
@@ -272,6 +297,13 @@ def _is_upload(span: ReadableSpan) -> bool:
         return False
     url, prefix = first_text(span.attributes or {}, FULL_URL), sentry.upload_prefix()
     return bool(url and prefix and url.startswith(prefix))
+
+
+def _subject(segment: Segment) -> ReadableSpan:
+    """The span that tells whether a segment is noise: what is late goes with its request."""
+    exchange = segment.exchange
+    of_request = exchange.root if segment.late and exchange is not None else None
+    return of_request or segment.root
 
 
 def _is_superseded(segment: Segment) -> bool:

@@ -83,6 +83,8 @@ class Exchange:
     """Type and message of the exceptions that have been reported, for those known by text only."""
     trail: deque[ReadableSpan] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
     """The spans that ended last: breadcrumbs of an error."""
+    logs: deque[Any] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
+    """OTel's log records that came last: breadcrumbs, too."""
     previous: Previous | None = None
     """Of a unit of work that is no request: what to restore when its root ends."""
 

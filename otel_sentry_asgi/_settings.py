@@ -6,11 +6,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from re import Pattern
 from typing import Any
 
 from otel_sentry_asgi._policy import ACTIONS
 
 OnPayload = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+SpanRule = str | Pattern[str] | Mapping[str, Any]
+"""As in sentry-sdk's `ignore_spans`: a name, a pattern for it, or a mapping with `name` and
+`attributes`, each a value or a pattern. Patterns match in full."""
+
+IGNORED_PATHS = (
+    *("*/health", "*/healthz", "*/livez", "*/readyz", "*/health/live", "*/health/ready"),
+    *("/ping", "/metrics", "/favicon.ico", "/robots.txt"),
+    *("*.css", "*.js", "*.map", "*.ico", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.webp"),
+    *("*.avif", "*.woff", "*.woff2", "*.ttf"),
+)
+"""Health checks and static files, by the names that are in use for them."""
 
 IgnoredError = type[BaseException] | Callable[[BaseException], bool]
 
@@ -68,6 +81,28 @@ class Settings:
     """When the application's lifespan ends, flush the tracer provider as well, that is all its
     exporters, within the client's `shutdown_timeout`."""
 
+    ignore_spans: tuple[SpanRule, ...] = ()
+    """Spans that are not sent, beside the client's own `ignore_spans`: of a local root, the whole
+    segment; of a child, itself alone, and what is below it hangs below its parent."""
+
+    trace_ignore_status_codes: frozenset[int] = frozenset()
+    """Requests answered with one of these are not sent, beside the client's own option."""
+
+    ignored_methods: tuple[str, ...] = ("HEAD", "OPTIONS")
+    """HTTP methods whose requests are not sent (those that sentry-sdk does not capture)."""
+
+    ignored_paths: tuple[str | Pattern[str], ...] = IGNORED_PATHS
+    """Paths or routes that are not sent: texts in which `*` stands for anything, and patterns.
+    Where the route has parameters, it counts in place of the path."""
+
+    ignore_orphan_clients: bool = True
+    """Do not send outgoing calls with nothing above them, as of pools and exporters that work in
+    the background."""
+
+    send_logs: bool = False
+    """Send OTel's log records as Sentry's structured logs, too. The client must have
+    `enable_logs`. They are breadcrumbs of their request in any case."""
+
     sensitive_terms: tuple[str, ...] = ()
     """Further terms: a key that contains one, in any case, has its value replaced by
     `[Filtered]`."""
@@ -96,13 +131,20 @@ class Settings:
         self._require("max_age", lambda value: value > 0, "more than 0 seconds")
         for name in ("max_spans", "max_queue", "max_buffered"):
             self._require(name, lambda value: value >= 1, "a whole number, at least 1", int)
-        for name in ("keep_asgi_spans", "flush_provider"):
+        for name in ("keep_asgi_spans", "flush_provider", "ignore_orphan_clients", "send_logs"):
             self._require(name, lambda _: True, "True or False", bool)
         self._require("errors", ERROR_MODES.__contains__, f"one of {ERROR_MODES}", str)
-        codes = self._require_all(
-            "failed_request_status_codes", _is_status, "a set of HTTP statuses"
-        )
-        object.__setattr__(self, "failed_request_status_codes", frozenset(codes))
+        for name in ("failed_request_status_codes", "trace_ignore_status_codes"):
+            codes = self._require_all(name, _is_status, "a set of HTTP statuses")
+            object.__setattr__(self, name, frozenset(codes))
+        for name, holds, expected in (
+            ("ignore_spans", _is_span_rule, "a sequence of names, patterns and mappings"),
+            ("ignored_methods", _is_term, "a sequence of HTTP methods"),
+            ("ignored_paths", _is_path_rule, "a sequence of paths and patterns"),
+        ):
+            object.__setattr__(self, name, self._require_all(name, holds, expected))
+        methods = tuple(method.strip().upper() for method in self.ignored_methods)
+        object.__setattr__(self, "ignored_methods", methods)
         ignored = self._require_all("ignored_errors", callable, "classes or predicates")
         object.__setattr__(self, "ignored_errors", ignored)
         terms = self._require_all("sensitive_terms", _is_term, "a sequence of non-empty strings")
@@ -173,6 +215,17 @@ def _is_term(term: Any) -> bool:
 def _is_action(pair: Any) -> bool:
     two = isinstance(pair, (list, tuple)) and len(pair) == 2
     return two and _is_term(pair[0]) and pair[1] in ACTIONS
+
+
+def _is_path_rule(rule: Any) -> bool:
+    return _is_term(rule) or isinstance(rule, Pattern)
+
+
+def _is_span_rule(rule: Any) -> bool:
+    if isinstance(rule, Mapping):
+        known = rule.keys() <= {"name", "attributes"} and bool(rule)
+        return known and isinstance(rule.get("attributes", {}), Mapping)
+    return _is_path_rule(rule)
 
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

@@ -31,6 +31,7 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import active, obtain, release
 from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._metrics import observe
 from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.logs import SentryLogRecordProcessor
@@ -84,6 +85,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         provider = kwargs.pop("tracer_provider", None)
         create_provider = kwargs.pop("create_provider", False)
         logger_provider = kwargs.pop("logger_provider", None)
+        meter_provider = kwargs.pop("meter_provider", None)
         exporter: Exporter | None = kwargs.pop("exporter", None)
         given = kwargs.pop("settings", None)
         if given is not None and kwargs:
@@ -109,6 +111,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._attach(provider)
         self._attach_to_logs(logger_provider)
         self._wrap_all()
+        with contained("metrics"):
+            observe(meter_provider)
 
     def _uninstrument(self, **_kwargs: Any) -> None:
         for owner, name, wrapper in self._wrapped:
@@ -301,6 +305,7 @@ def instrument(**kwargs: Any) -> None:
     Args:
         tracer_provider: The provider to join, instead of the global one.
         logger_provider: Likewise for logs, from which only exceptions are taken.
+        meter_provider: Where our counters are offered as metrics, instead of the global one.
         create_provider: Make and set a global provider if there is none (default: False).
         exporter: Where transactions go (default: through the sentry-sdk client).
         settings: A `Settings`; or its fields as single keyword arguments, which win over

@@ -1,4 +1,4 @@
-"""The OTel edge for logs: exceptions that instrumentations emit as log records."""
+"""The OTel edge for logs: exceptions, breadcrumbs, structured logs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 from opentelemetry.sdk._logs import LogRecordProcessor
 from opentelemetry.trace import SpanContext
 
+from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import obtain
 from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._logs import LEAST_FOR_CRUMB, comes_from_logging, severity_of, to_log
+from otel_sentry_asgi._scope import current_exchange
 
 
 class SentryLogRecordProcessor(LogRecordProcessor):
-    """Takes exceptions from log records: OTel is moving them there from span events.
+    """Takes exceptions from log records, where OTel is moving them from span events, and keeps the
+    other records as breadcrumbs of their request. With `send_logs` they are Sentry logs as well.
 
     Add it to a logger provider: `provider.add_log_record_processor(SentryLogRecordProcessor())`.
-    `instrument()` adds it to the global one. A record without an exception is left alone. Ids are
-    those of the record's own context.
+    `instrument()` adds it to the global one. Records of Python's own `logging` are left to
+    sentry-sdk's LoggingIntegration while that is on. Ids are those of the record's own context.
     """
 
     def __init__(self) -> None:
@@ -24,16 +28,27 @@ class SentryLogRecordProcessor(LogRecordProcessor):
         self._detached = False
 
     def on_emit(self, log_record: Any) -> None:
-        """Hear of the record's exception, if it has one."""
+        """Hear of the record."""
         if self._detached:
             return
         with contained("on_emit"):
             record = log_record.log_record
+            name = getattr(getattr(log_record, "instrumentation_scope", None), "name", "") or ""
             error = getattr(record, "exception", None)
             if isinstance(error, BaseException):
-                scope = getattr(log_record, "instrumentation_scope", None)
                 context = SpanContext(record.trace_id, record.span_id, is_remote=False)
-                self._bridge.issues.logged(error, context, getattr(scope, "name", ""))
+                self._bridge.issues.logged(error, context, name)
+            elif not (sentry.takes_logging() and comes_from_logging()):
+                self._note(record, name)
+
+    def _note(self, record: Any, name: str) -> None:
+        exchange = current_exchange.get()
+        if exchange is not None and severity_of(record) >= LEAST_FOR_CRUMB:
+            exchange.logs.append((record, name))
+        settings = self._bridge.settings
+        if settings.send_logs and sentry.takes_logs():
+            sentry.send_log(to_log(record, name, sentry.policy(settings)))
+            self._bridge.stats.add("logs")
 
     def emit(self, log_data: Any) -> None:
         """What older OTel SDKs (1.30) call instead of `on_emit`."""

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from copy import deepcopy
@@ -88,6 +88,34 @@ def tracing() -> tuple[object, TracesSampler | None]:
         rate = 1.0
     sampler = given.get("traces_sampler")
     return rate, sampler if callable(sampler) else None
+
+
+def takes_logging() -> bool:
+    """Whether sentry-sdk's own integration takes the records of Python's `logging`."""
+    return sentry_sdk.get_client().get_integration("logging") is not None
+
+
+def takes_logs() -> bool:
+    """Whether the client sends structured logs, and sentry-sdk has a way that takes their ids."""
+    return getattr(sentry_sdk.get_client(), "log_batcher", None) is not None and hasattr(
+        sdk_scope.Scope, "_capture_log"
+    )
+
+
+def send_log(log: Data) -> None:
+    """Give a structured log to the client. The public functions of `sentry_sdk.logger` take
+    neither time nor ids."""
+    sentry_sdk.get_current_scope()._capture_log(log)  # type: ignore[arg-type]
+
+
+def ignored_spans() -> tuple[Any, ...]:
+    """The client's own `ignore_spans`."""
+    return tuple(options().get("ignore_spans") or ())
+
+
+def ignored_statuses() -> Collection[int]:
+    """The client's own `trace_ignore_status_codes`."""
+    return options().get("trace_ignore_status_codes") or ()
 
 
 def facts() -> ClientFacts | None:

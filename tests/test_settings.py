@@ -176,6 +176,12 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "OTEL_SENTRY_ATTRIBUTE_ACTIONS": "user.id=hash",
         "OTEL_SENTRY_HASH_KEY": "pepper",
         "OTEL_SENTRY_FAILED_REQUEST_STATUS_CODES": "403, 500-502",
+        "OTEL_SENTRY_IGNORE_SPANS": "poll",
+        "OTEL_SENTRY_TRACE_IGNORE_STATUS_CODES": "404,300-302",
+        "OTEL_SENTRY_IGNORED_METHODS": "trace",
+        "OTEL_SENTRY_IGNORED_PATHS": "/up, /internal/*",
+        "OTEL_SENTRY_IGNORE_ORPHAN_CLIENTS": "no",
+        "OTEL_SENTRY_SEND_LOGS": "true",
     }
     in_code_only = {"ignored_errors", "on_payload"}
     names = {field.name for field in dataclasses.fields(Settings)} - in_code_only
@@ -195,6 +201,12 @@ def test_every_setting_can_come_from_the_environment() -> None:
         allowed_attributes=("app.*", "cart"),
         attribute_actions=(("user.id", "hash"),),
         hash_key="pepper",
+        ignore_spans=("poll",),
+        trace_ignore_status_codes=frozenset({300, 301, 302, 404}),
+        ignored_methods=("TRACE",),
+        ignored_paths=("/up", "/internal/*"),
+        ignore_orphan_clients=False,
+        send_logs=True,
     )
 
 

@@ -1,0 +1,246 @@
+"""From provider to exporter: noise, sizes, streams, log records; and what is counted of it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sentry_sdk
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+
+import otel_sentry_asgi
+from otel_sentry_asgi.testing import RecordingExporter
+from tests.integration.prelude import DSN, Kept
+
+
+class Service:
+    """The bridge between a provider and a client that keeps what it would send."""
+
+    def __init__(self, settings: dict[str, Any], options: dict[str, Any]) -> None:
+        self.transport, self.exporter = Kept(), RecordingExporter()
+        self.reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self.reader])
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.loggers = LoggerProvider(shutdown_on_exit=False)
+        sentry_sdk.init(dsn=DSN, transport=self.transport, traces_sample_rate=1.0, **options)
+        otel_sentry_asgi.instrument(
+            tracer_provider=self.provider,
+            logger_provider=self.loggers,
+            meter_provider=self.meters,
+            exporter=self.exporter,
+            **settings,
+        )
+        self.tracer = self.provider.get_tracer("shop")
+
+    def request(self, path: str, inside: Callable[[], object], **attributes: Any) -> None:
+        given = {"url.path": path, "http.request.method": "GET", **attributes}
+        with self.tracer.start_as_current_span(path, kind=SpanKind.SERVER, attributes=given):
+            inside()
+
+    def log(self, body: Any, severity: SeverityNumber, **attributes: Any) -> None:
+        record = LogRecord(body=body, severity_number=severity, attributes=attributes, timestamp=1)
+        self.loggers.get_logger("shop.stock").emit(record)
+
+    def items(self, kind: str) -> list[Any]:
+        sentry_sdk.flush()
+        envelopes = self.transport.envelopes
+        return [item.payload.json for one in envelopes for item in one.items if item.type == kind]
+
+    def lost(self) -> dict[tuple[str, str | None], int]:
+        total: dict[tuple[str, str | None], int] = {}
+        for reason, category, quantity in self.transport.lost:
+            total[reason, category] = total.get((reason, category), 0) + quantity
+        return total
+
+    def metrics(self) -> dict[tuple[Any, ...], int]:
+        found: Any = self.reader.get_metrics_data()
+        return {
+            (metric.name, *point.attributes.values()): point.value
+            for resource in (found.resource_metrics if found else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Service]]:
+    made: list[Service] = []
+
+    def serve(options: dict[str, Any] | None = None, **settings: Any) -> Service:
+        made.append(Service(settings, options or {}))
+        return made[-1]
+
+    yield serve
+    otel_sentry_asgi.uninstrument()
+    for service in made:
+        service.meters.shutdown()
+    sentry_sdk.get_client().close()
+    sentry_sdk.get_global_scope().set_client(None)
+
+
+def test_ignored_requests_are_counted_and_their_errors_reported(
+    serve: Callable[..., Service],
+) -> None:
+    service = serve()
+
+    def fails() -> None:
+        with service.tracer.start_as_current_span("query"):
+            sentry_sdk.capture_exception(ValueError("bad"))
+
+    service.request("/healthz", fails)
+    service.provider.force_flush()
+    assert service.exporter.transactions == []
+    assert service.lost() == {("ignored", "transaction"): 1, ("ignored", "span"): 2}
+    [error] = service.items("event")
+    assert error["exception"]["values"][0]["type"] == "ValueError"
+    assert otel_sentry_asgi.stats()["lost.ignored"] == 2
+
+
+def test_the_options_of_the_client_count_too(serve: Callable[..., Service]) -> None:
+    service = serve({"trace_ignore_status_codes": {404}})
+    service.request("/orders", lambda: None, **{"http.response.status_code": 404})
+    service.request("/orders", lambda: None, **{"http.response.status_code": 200})
+    service.provider.force_flush()
+    assert len(service.exporter.transactions) == 1
+    assert service.lost() == {("ignored", "transaction"): 1, ("ignored", "span"): 1}
+
+
+def test_what_is_sent_and_lost_is_a_metric(serve: Callable[..., Service]) -> None:
+    service = serve()
+    service.request("/orders", lambda: None)
+    service.request("/healthz", lambda: None)
+    service.provider.force_flush()
+    assert service.metrics() == {
+        ("otel_sentry_asgi.sent", "transaction"): 1,
+        ("otel_sentry_asgi.sent", "span"): 1,
+        ("otel_sentry_asgi.lost", "ignored"): 1,
+    }
+    otel_sentry_asgi.uninstrument()
+    assert service.metrics() == {}
+
+
+def test_too_large_transactions_are_trimmed_on_their_way(serve: Callable[..., Service]) -> None:
+    service = serve()
+    many = {f"field {number}": "v" * 2_000 for number in range(100)}
+
+    def queries() -> None:
+        for _ in range(200):
+            with service.tracer.start_as_current_span("query", attributes=many):
+                pass
+
+    service.request("/orders", queries)
+    service.provider.force_flush()
+    [transaction] = service.exporter.transactions
+    lost = transaction["_dropped_spans"]
+    assert len(transaction["spans"]) + lost == 200
+    assert otel_sentry_asgi.stats()["lost.buffer_overflow"] == lost
+    assert otel_sentry_asgi.stats()["spans"] == 201 - lost
+
+
+def test_a_websocket_comes_in_pieces_and_as_a_whole(serve: Callable[..., Service]) -> None:
+    service = serve(max_spans=2)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for number in range(5):
+            with service.tracer.start_as_current_span(f"message {number}"):
+                pass
+
+    async def nothing(message: Any = None) -> Any:
+        return {"type": "websocket.disconnect"}
+
+    wrapped = OpenTelemetryMiddleware(app, tracer_provider=service.provider)
+    scope = {"type": "websocket", "path": "/room", "scheme": "ws", "headers": []}
+    asyncio.run(wrapped(scope, nothing, nothing))
+    service.provider.force_flush()
+    *pieces, whole = service.exporter.transactions
+    trace = whole["contexts"]["trace"]
+    assert trace["op"] == "websocket.server"
+    for piece in pieces:
+        assert piece["transaction"] == whole["transaction"]
+        assert piece["contexts"]["trace"]["op"] == "websocket.server.partial"
+        assert piece["contexts"]["trace"]["parent_span_id"] == trace["span_id"]
+    spans = [span["description"] for one in service.exporter.transactions for span in one["spans"]]
+    assert spans == [f"message {number}" for number in range(5)]
+    assert service.lost() == {}
+
+
+def test_sentry_logs_are_linked_and_clean(serve: Callable[..., Service]) -> None:
+    service = serve({"enable_logs": True}, send_logs=True)
+    service.request(
+        "/orders",
+        lambda: service.log(
+            "see https://bob:hunter2@shop.example/",
+            SeverityNumber.WARN,
+            **{"http.request.header.authorization": "hunter2", "count": 3},
+        ),
+    )
+    service.provider.force_flush()
+    [entry] = [entry for payload in service.items("log") for entry in payload["items"]]
+    [transaction] = service.exporter.transactions
+    trace = transaction["contexts"]["trace"]
+    assert (entry["trace_id"], entry["span_id"]) == (trace["trace_id"], trace["span_id"])
+    assert entry["level"] == "warn"
+    assert entry["attributes"]["count"]["value"] == 3
+    assert entry["attributes"]["logger.name"]["value"] == "shop.stock"
+    assert "hunter2" not in str(entry)
+    assert otel_sentry_asgi.stats()["logs"] == 1
+
+
+def test_without_being_asked_no_log_is_sent(serve: Callable[..., Service]) -> None:
+    service = serve({"enable_logs": True})
+    service.request("/orders", lambda: service.log("text", SeverityNumber.WARN))
+    assert service.items("log") == []
+
+
+def test_records_are_breadcrumbs_of_the_errors_of_their_request(
+    serve: Callable[..., Service],
+) -> None:
+    service = serve()
+    service.log("of no request", SeverityNumber.WARN)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        service.log("quiet", SeverityNumber.DEBUG)
+        service.log({"stock": 0, "password": "hunter2"}, SeverityNumber.WARN, left=0)
+        raise ValueError("bad")
+
+    async def nothing(message: Any = None) -> Any:
+        return {}
+
+    wrapped = OpenTelemetryMiddleware(app, tracer_provider=service.provider)
+    with pytest.raises(ValueError, match="bad"):
+        asyncio.run(wrapped({"type": "http", "path": "/", "headers": []}, nothing, nothing))
+    [error] = service.items("event")
+    [crumb] = [one for one in error["breadcrumbs"]["values"] if one.get("type") == "log"]
+    assert (crumb["category"], crumb["level"]) == ("shop.stock", "warning")
+    assert crumb["data"] == {"left": 0}
+    assert "stock" in crumb["message"]
+    assert "hunter2" not in str(error["breadcrumbs"])
+
+
+@pytest.mark.parametrize("by_sdk", [True, False])
+def test_records_of_logging_are_left_to_sentry_sdk_while_it_takes_them(
+    serve: Callable[..., Service], by_sdk: bool
+) -> None:
+    service = serve({"enable_logs": True, "default_integrations": by_sdk}, send_logs=True)
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            service.log(record.getMessage(), SeverityNumber.WARN)
+
+    logger, handler = logging.getLogger("shop.stock"), Handler()
+    logger.addHandler(handler)
+    try:
+        logger.warning("low")
+    finally:
+        logger.removeHandler(handler)
+    entries = [entry for payload in service.items("log") for entry in payload["items"]]
+    origins = [entry["attributes"]["sentry.origin"]["value"] for entry in entries]
+    assert origins == ["auto.log.stdlib" if by_sdk else "auto.log.otel"]
