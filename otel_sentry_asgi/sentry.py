@@ -419,6 +419,14 @@ def shutdown_timeout() -> float:
     return float(options().get("shutdown_timeout", 2))
 
 
+def shorten_exit(waited: float) -> None:
+    """The process ends and *waited* seconds for Sentry in vain: so much less is left for the
+    client's exit handler, which comes next and would begin anew."""
+    given = sentry_sdk.get_client().options
+    if "shutdown_timeout" in given:
+        given["shutdown_timeout"] = max(0.0, shutdown_timeout() - waited)
+
+
 class Links:
     """What gives the application's own events their trace: added and taken away again."""
 
