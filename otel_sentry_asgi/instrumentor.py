@@ -137,6 +137,16 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._provider = self._logger_provider = None
         self._makes_provider = self._told = False
 
+    @property
+    def makes_provider(self) -> bool:
+        """Whether the first request makes a tracer provider if there is none."""
+        return self._makes_provider
+
+    def wrapped_layers(self) -> list[str]:
+        """What is wrapped now, as `module.Class`."""
+        owners = [owner for owner, _, _ in getattr(self, "_wrapped", ())]
+        return [f"{owner.__module__}.{owner.__qualname__}" for owner in owners]
+
     def _join(self, *, is_request: bool) -> None:
         """Join what has come since. With the first request the application's start-up is over: what
         has not come by then does not."""
