@@ -147,7 +147,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         owners = [owner for owner, _, _ in getattr(self, "_wrapped", ())]
         return [f"{owner.__module__}.{owner.__qualname__}" for owner in owners]
 
-    def _join(self, *, is_request: bool) -> None:
+    def join(self, *, is_request: bool) -> None:
         """Join what has come since. With the first request the application's start-up is over: what
         has not come by then does not."""
         self._attach()
@@ -236,7 +236,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         __traceback_hide__ = True
         if self._provider is None or self._logger_provider is None:
             with contained("instrument"):
-                self._join(is_request=scope["type"] != "lifespan")
+                self.join(is_request=scope["type"] != "lifespan")
         bridge = active()
         if bridge is None:
             await app(scope, receive, send)

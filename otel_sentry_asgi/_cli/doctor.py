@@ -12,8 +12,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 from typing import Any, Final
 
 import sentry_sdk
@@ -63,6 +64,7 @@ def run(given: argparse.Namespace) -> int:
     findings = list(examine(os.environ))
     _print(findings)
     if not given.no_send:
+        SentryInstrumentor().join(is_request=True)  # As the first request would.
         sent = list(send_test())
         _print(sent)
         findings += sent
@@ -82,12 +84,9 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding(f"so far: {counts or 'nothing sent, nothing lost'}")
 
 
-def _versions() -> Iterator[str]:
-    for name in PACKAGES:
-        try:
-            yield f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
+def _versions() -> list[str]:
+    present = {name.lower() for one in distributions() if (name := one.metadata["Name"])}
+    return [f"{name} {version(name)}" for name in PACKAGES if name in present]
 
 
 def _client() -> Iterator[Finding]:
@@ -197,6 +196,23 @@ class _Complaints(logging.Handler):
         self.messages.append(text)
 
 
+@contextmanager
+def _listening(complaints: logging.Handler) -> Iterator[None]:
+    """In debug mode alone sentry-sdk lets its complaints through; not to the terminal."""
+    loggers = [logging.getLogger(name) for name in ("sentry_sdk.errors", "otel_sentry_asgi")]
+    options: Any = sentry.options()
+    before = [logger.handlers for logger in loggers]
+    debug, options["debug"] = options.get("debug"), True
+    try:
+        for logger in loggers:
+            logger.handlers = [complaints]
+        yield
+    finally:
+        options["debug"] = debug
+        for logger, handlers in zip(loggers, before, strict=True):
+            logger.handlers = handlers
+
+
 def send_test() -> Iterator[Finding]:
     """Send a transaction with an error, and say by which ids they are found."""
     bridge = _active.active()
@@ -204,20 +220,10 @@ def send_test() -> Iterator[Finding]:
         yield Finding("test: nothing sent", "see above")
         return
     complaints = _Complaints()
-    loggers = [logging.getLogger(name) for name in ("sentry_sdk.errors", "otel_sentry_asgi")]
-    # In debug mode alone sentry-sdk lets its complaints through.
-    options: Any = sentry.options()
-    debug, options["debug"] = options.get("debug"), True
     before = otel_sentry_asgi.stats()
-    try:
-        for logger in loggers:
-            logger.addHandler(complaints)
+    with _listening(complaints):
         yield from _send()
         flushed = bridge.pipeline.force_flush(10.0)
-    finally:
-        options["debug"] = debug
-        for logger in loggers:
-            logger.removeHandler(complaints)
     after = otel_sentry_asgi.stats()
     for message in dict.fromkeys(complaints.messages):
         yield Finding(f"sending failed: {message}", "check the DSN and the way to it")
