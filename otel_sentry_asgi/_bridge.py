@@ -194,6 +194,8 @@ class Bridge:
 
     def begin_in_child(self) -> None:
         """After a fork: begin with nothing."""
+        with contained("fork"):
+            sentry.begin_in_child()
         self.stats.clear()
         self._decisions.clear()
         self._units.clear()

@@ -23,6 +23,7 @@ import sentry_sdk
 from sentry_sdk import scope as sdk_scope
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.session import Session
+from sentry_sdk.transport import HttpTransport
 from sentry_sdk.utils import (
     Dsn,
     current_stacktrace,
@@ -417,6 +418,15 @@ def record_lost(reason: str, category: str, quantity: int) -> None:
 def shutdown_timeout() -> float:
     """Seconds that the client waits for its queue at exit."""
     return float(options().get("shutdown_timeout", 2))
+
+
+def begin_in_child() -> None:
+    """After a fork: give the client a transport of its own, if it is sentry-sdk's plain one. The
+    inherited one would send what its parent has queued a second time, over its parent's
+    connections, and wait for locks that nobody in this process holds."""
+    client = sentry_sdk.get_client()
+    if type(client.transport) is HttpTransport:
+        client.transport = HttpTransport(client.options)
 
 
 def shorten_exit(waited: float) -> None:
