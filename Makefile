@@ -1,4 +1,4 @@
-# make demo | test | check | oldest | bugsink | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
+# make demo | test | check | oldest | wheel | bugsink | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
 # Another Python beside it: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 bin := $(VENV)/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check oldest bugsink clean
+.PHONY: demo test check oldest wheel bugsink clean
 
 # Read from the environment or the command line by the demo: KEEP, DSN, SPOTLIGHT.
 demo: $(VENV)/.demo
@@ -26,12 +26,16 @@ check: $(VENV)/.dev
 oldest: $(VENV)-oldest/.ready
 	$(VENV)-oldest/bin/python -m pytest -q tests/oldest
 
+# Zero code in an environment with the built wheel, a framework and a server, and nothing of this tree.
+wheel: $(VENV)/.dev $(VENV)-wheel/.ready
+	ZEROCODE_BIN=$(abspath $(VENV)-wheel)/bin $(bin)/python -m pytest -q tests/zerocode
+
 # Against Bugsink, a real issue tracker, in an environment of its own.
 bugsink: $(VENV)-bugsink/.ready
 	$(VENV)-bugsink/bin/python -m pytest -q tests/bugsink
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-bugsink build dist
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-wheel $(VENV)-bugsink build dist
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, not " + sys.version if sys.version_info < (3, 10) else 0)'
@@ -51,6 +55,15 @@ $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints-oldest.txt -e . \
 		fastapi httpx hypothesis opentelemetry-instrumentation-fastapi pytest
+	touch $@
+
+$(VENV)-wheel/.ready: $(VENV)/.dev pyproject.toml constraints.txt $(wildcard otel_sentry_asgi/*.py)
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(bin)/python -m build --wheel --outdir $(VENV)-wheel/dist . >/dev/null
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$(VENV)-wheel/dist/*.whl fastapi uvicorn opentelemetry-configuration opentelemetry-distro \
+		opentelemetry-exporter-otlp-proto-http
 	touch $@
 
 $(VENV)-bugsink/.ready: pyproject.toml
