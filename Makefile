@@ -1,4 +1,5 @@
-# make demo | test | check | bench | oldest | bugsink | clean. Needs Python 3.10 or newer and make; all else goes into $(VENV).
+# make demo | test | check | bench | oldest | wheel | neighbours | bugsink | clean. Needs Python 3.10 or newer and make;
+# all else goes into $(VENV).
 # Another Python beside it: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ PYTEST_ARGS ?=
 bin := $(VENV)/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench bench-check oldest bugsink clean
+.PHONY: demo test check bench bench-check oldest wheel neighbours bugsink clean
 
 # Read from the environment or the command line by the demo: KEEP, DSN, SPOTLIGHT.
 demo: $(VENV)/.demo
@@ -34,12 +35,20 @@ bench-check: $(VENV)-bench/.ready
 oldest: $(VENV)-oldest/.ready
 	$(VENV)-oldest/bin/python -m pytest -q tests/oldest
 
+# Zero code in an environment with the built wheel, a framework and a server, and nothing of this tree.
+wheel: $(VENV)/.dev $(VENV)-wheel/.ready
+	ZEROCODE_BIN=$(abspath $(VENV)-wheel)/bin $(bin)/python -m pytest -q tests/zerocode
+
+# Beside Logfire and gevent, in an environment of its own.
+neighbours: $(VENV)-neighbours/.ready
+	$(VENV)-neighbours/bin/python -m pytest -q tests/neighbours
+
 # Against Bugsink, a real issue tracker, in an environment of its own.
 bugsink: $(VENV)-bugsink/.ready
 	$(VENV)-bugsink/bin/python -m pytest -q tests/bugsink
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-oldest $(VENV)-bugsink build dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-oldest $(VENV)-wheel $(VENV)-neighbours $(VENV)-bugsink build dist
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, not " + sys.version if sys.version_info < (3, 10) else 0)'
@@ -66,6 +75,21 @@ $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints-oldest.txt -e . \
 		fastapi httpx hypothesis opentelemetry-instrumentation-fastapi pytest
+	touch $@
+
+$(VENV)-wheel/.ready: $(VENV)/.dev pyproject.toml constraints.txt $(wildcard otel_sentry_asgi/*.py)
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(bin)/python -m build --wheel --outdir $(VENV)-wheel/dist . >/dev/null
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$(VENV)-wheel/dist/*.whl fastapi uvicorn opentelemetry-configuration opentelemetry-distro \
+		opentelemetry-exporter-otlp-proto-http
+	touch $@
+
+$(VENV)-neighbours/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-neighbours
+	$(VENV)-neighbours/bin/python -m pip install --quiet --disable-pip-version-check \
+		-e . gevent==26.9.0 httpx hypothesis logfire==5.2.0 pytest typing-extensions
 	touch $@
 
 $(VENV)-bugsink/.ready: pyproject.toml

@@ -1,23 +1,25 @@
-"""`python -m otel_sentry_asgi COMMAND`."""
+"""`python -m otel_sentry_asgi SUBCOMMAND`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 
-from otel_sentry_asgi._cli import policy
+from otel_sentry_asgi._cli import doctor, policy
 
-_COMMANDS = (policy,)
+SUBCOMMANDS = (doctor, policy)
 
 
-def main() -> int:
-    """Run the command that the arguments name; what it returns is the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m otel_sentry_asgi")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(commands)
-    arguments = parser.parse_args()
-    return int(arguments.func(arguments) or 0)
+    subparsers = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
+    for module in SUBCOMMANDS:
+        module.add_parser(subparsers)
+    given = parser.parse_args(arguments)
+    return int(given.func(given) or 0)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -41,6 +41,9 @@ from otel_sentry_asgi.sampling import Decision, Decisions, decide
 
 logger = logging.getLogger("otel_sentry_asgi")
 
+ONE_EXIT = 10.0
+"""Seconds between two closings that belong to one end of the process."""
+
 
 class Bridge:
     """Exchanges and sampling decisions; owns the pipeline and the issues of the process."""
@@ -77,6 +80,8 @@ class Bridge:
         self._ledger.on_kept = self.sessions.on_first = self.pipeline.wake
         self._warned = False
         self._at_exit = False
+        self._closed_at = -ONE_EXIT
+        self._waited = 0.0
 
     def is_ready(self) -> bool:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
@@ -157,10 +162,20 @@ class Bridge:
         return min((at for at in times if at is not None), default=None)
 
     def close(self) -> bool:
-        """Send everything that has ended, within the client's own `shutdown_timeout`."""
+        """Send everything that has ended, within the client's own `shutdown_timeout`.
+
+        A process that ends closes more than once: the lifespan, exit handlers, the provider. All
+        together have that time once, or a Sentry that does not answer would hold it up each time.
+        """
         with contained("held issues"):
             self.issues.release_all()
-        return self.pipeline.shutdown(sentry.shutdown_timeout())
+        begun = time.monotonic()
+        if begun - self._closed_at > ONE_EXIT:
+            self._waited = 0.0
+        done = self.pipeline.shutdown(max(0.0, sentry.shutdown_timeout() - self._waited))
+        self._closed_at = time.monotonic()
+        self._waited = 0.0 if done else self._waited + self._closed_at - begun
+        return done
 
     def end(self) -> None:
         """The application's lifespan is over: `close`, and flush the tracer provider if asked to,
@@ -181,6 +196,8 @@ class Bridge:
 
     def begin_in_child(self) -> None:
         """After a fork: begin with nothing."""
+        with contained("fork"):
+            sentry.begin_in_child()
         self.stats.clear()
         self._decisions.clear()
         self._units.clear()
@@ -209,7 +226,8 @@ class Bridge:
 
     def _exit(self) -> None:
         with contained("exit"):
-            self.close()
+            if not self.close():
+                sentry.shorten_exit(self._waited)
 
 
 def _without_finished(previous: Previous) -> Previous:

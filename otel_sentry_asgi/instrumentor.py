@@ -57,7 +57,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _logger_provider: Any = None
     _makes_provider = False
     _told = False
-    _wrapped: list[tuple[type, str, Any]]
+    _wrapped: list[tuple[Any, str, Any]]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Nothing beyond our own requirements."""
@@ -141,7 +141,18 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._provider = self._logger_provider = None
         self._makes_provider = self._told = False
 
-    def _join(self, *, is_request: bool) -> None:
+    @property
+    def makes_provider(self) -> bool:
+        """Whether the first request makes a tracer provider if there is none."""
+        return self._makes_provider
+
+    def wrapped_layers(self) -> list[str]:
+        """What is wrapped now, as `module.Class`."""
+        owners = [owner for owner, _, _ in getattr(self, "_wrapped", ())]
+        classes = [owner for owner in owners if isinstance(owner, type)]
+        return [f"{owner.__module__}.{owner.__qualname__}" for owner in classes]
+
+    def join(self, *, is_request: bool) -> None:
         """Join what has come since. With the first request the application's start-up is over: what
         has not come by then does not."""
         self._attach()
@@ -184,7 +195,17 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             self._logger_provider = provider
             provider.add_log_record_processor(self._log_processor)
 
+    def _after_set(
+        self, wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """The provider that comes is joined at once: work outside of requests has no first
+        request."""
+        wrapped(*args, **kwargs)
+        with contained("instrument"):
+            self._attach()
+
     def _wrap_all(self) -> None:
+        self._wrap(trace, "set_tracer_provider", self._after_set)
         for module in _LAYERS:
             if module in sys.modules:
                 self._wrap_otel(sys.modules[module])
@@ -203,7 +224,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _wrap_otel(self, module: Any) -> None:
         self._wrap(getattr(module, _LAYERS[module.__name__]), "__call__", self._around_otel)
 
-    def _wrap(self, owner: type, name: str, wrapper: Any) -> None:
+    def _wrap(self, owner: Any, name: str, wrapper: Any) -> None:
         if any(done[:2] == (owner, name) for done in self._wrapped):
             return
         wrapt.wrap_function_wrapper(owner, name, wrapper)
@@ -230,7 +251,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         __traceback_hide__ = True
         if self._provider is None or self._logger_provider is None:
             with contained("instrument"):
-                self._join(is_request=scope["type"] != "lifespan")
+                self.join(is_request=scope["type"] != "lifespan")
         bridge = active()
         if bridge is None:
             await app(scope, receive, send)

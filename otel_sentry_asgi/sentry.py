@@ -27,6 +27,7 @@ from sentry_sdk import scope as sdk_scope
 from sentry_sdk._types import AnnotatedValue
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.session import Session
+from sentry_sdk.transport import HttpTransport
 from sentry_sdk.utils import (
     Dsn,
     current_stacktrace,
@@ -469,6 +470,23 @@ def ends_with(processor: Callable[..., Any]) -> bool:
     """Whether *processor* is among the last to see an event that is captured now."""
     current = getattr(sentry_sdk.get_current_scope(), "_event_processors", ())
     return any(getattr(one, "func", None) == processor for one in current)
+
+
+def begin_in_child() -> None:
+    """After a fork: give the client a transport of its own, if it is sentry-sdk's plain one. The
+    inherited one would send what its parent has queued a second time, over its parent's
+    connections, and wait for locks that nobody in this process holds."""
+    client = sentry_sdk.get_client()
+    if type(client.transport) is HttpTransport:
+        client.transport = HttpTransport(client.options)
+
+
+def shorten_exit(waited: float) -> None:
+    """The process ends and *waited* seconds for Sentry in vain: so much less is left for the
+    client's exit handler, which comes next and would begin anew."""
+    given = sentry_sdk.get_client().options
+    if "shutdown_timeout" in given:
+        given["shutdown_timeout"] = max(0.0, shutdown_timeout() - waited)
 
 
 class Links:

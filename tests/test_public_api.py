@@ -23,6 +23,7 @@ PUBLIC_MODULES = {
     "processor",
     "sampling",
     "sentry",
+    "span_exporter",
     "testing",
 }
 """A module without an underscore is a promise."""

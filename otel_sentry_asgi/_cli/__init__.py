@@ -1,1 +1,1 @@
-"""The commands of `python -m otel_sentry_asgi`, one module each with an `add_parser`."""
+"""What `python -m otel_sentry_asgi` can do: one module a subcommand, each with `add_parser`."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import sentry_sdk
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import otel_sentry_asgi
 
@@ -15,7 +18,11 @@ sentry_sdk.init(
     traces_sample_rate=1.0,
     _experiments={"transport_compression_algo": "gzip"},  # type: ignore[typeddict-item]
 )
-trace.set_tracer_provider(TracerProvider())
+provider = TracerProvider()
+if "OTLP_ENDPOINT" in os.environ:
+    exporter = OTLPSpanExporter(endpoint=os.environ["OTLP_ENDPOINT"])
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=60_000))
+trace.set_tracer_provider(provider)
 otel_sentry_asgi.instrument()
 
 

@@ -1,0 +1,73 @@
+"""`python -m otel_sentry_asgi doctor` says what stands in the way, and how its test is found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.kent import Kent
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def doctor(*arguments: str, **variables: str) -> tuple[int, str]:
+    """Its exit code and what it printed."""
+    ours = ("OTEL_", "SENTRY_")
+    inherited: Mapping[str, str] = {
+        key: os.environ[key] for key in os.environ if not key.startswith(ours)
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "otel_sentry_asgi", "doctor", *arguments],
+        cwd=ROOT,
+        env={**inherited, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("app", [(), ("--app", "tests.integration.servers:app")])
+def test_a_set_up_that_works(kent: Kent, app: tuple[str, ...]) -> None:
+    code, printed = doctor(*app, SENTRY_DSN=kent.dsn)
+
+    assert code == 0, printed
+    assert "nothing stands in the way" in printed
+    (transaction,), (error,) = kent.transactions(), kent.errors()
+    assert f"trace {transaction.body['contexts']['trace']['trace_id']}" in printed
+    assert f"event {error.body['event_id']}" in printed
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "sentry_sdk.init() has not been called"),
+        ({"OTEL_SDK_DISABLED": "true"}, "OpenTelemetry: off"),
+        ({"OTEL_SENTRY_LINGR": "1"}, "OTEL_SENTRY_LINGR is no setting"),
+        ({"SENTRY_TRACES_SAMPLE_RATE": "0"}, "set traces_sample_rate to more than 0"),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, "the test transaction was not sent"),
+        ({"SENTRY_DSN": "http://public@127.0.0.1:9/1"}, "sending failed"),
+    ],
+)
+def test_what_stands_in_the_way(kent: Kent, variables: dict[str, str], message: str) -> None:
+    given = {"SENTRY_DSN": kent.dsn, **variables} if variables else {}
+    code, printed = doctor(**given)
+
+    assert code == 1
+    assert message in printed
+    assert "!!" in printed
+
+
+def test_looking_sends_nothing(kent: Kent) -> None:
+    code, _ = doctor("--no-send", SENTRY_DSN=kent.dsn)
+
+    assert code == 0
+    assert kent.items() == []

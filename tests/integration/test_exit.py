@@ -1,0 +1,103 @@
+"""The last requests before the end of the process, with a Sentry that is slow or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support._process import ChildProcess, accepts, spawn
+from tests.support.otlp import OtlpReceiver
+from tests.support.slow import SlowSentry
+
+pytestmark = pytest.mark.slow
+
+HOST = "127.0.0.1"
+SERVERS = {
+    "uvicorn": ["uvicorn", "--host", HOST, "--port", "{port}"],
+    "gunicorn": ["gunicorn", "-w", "2", "-k", "asgi", "-b", f"{HOST}:{{port}}"],
+    "gunicorn-uvicorn": [
+        *("gunicorn", "-w", "2", "-k", "uvicorn.workers.UvicornWorker"),
+        *("-b", f"{HOST}:{{port}}"),
+    ],
+    "gunicorn-preload": [
+        *("gunicorn", "--preload", "-w", "2", "-k", "uvicorn.workers.UvicornWorker"),
+        *("-b", f"{HOST}:{{port}}"),
+    ],
+    "hypercorn": ["hypercorn", "--bind", f"{HOST}:{{port}}"],
+    "granian": ["granian", "--interface", "asgi", "--host", HOST, "--port", "{port}"],
+}
+REQUESTS = 60
+
+
+def start(server: str, **variables: str) -> tuple[ChildProcess, str]:
+    def command(port: int) -> list[str]:
+        arguments = [part.format(port=port) for part in SERVERS[server]]
+        return [sys.executable, "-m", *arguments, "tests.integration.servers:app"]
+
+    child, port = spawn(command, env=lambda _: variables, ready=accepts)
+    return child, f"http://{HOST}:{port}"
+
+
+def ask(url: str, count: int) -> None:
+    """*count* requests, all of which are answered."""
+
+    async def main() -> list[Any]:
+        limits = httpx.Limits(max_connections=20)
+        async with httpx.AsyncClient(
+            base_url=url, trust_env=False, timeout=60, limits=limits
+        ) as client:
+            return await asyncio.gather(*[client.get(f"/r{number}") for number in range(count)])
+
+    assert [answer.status_code for answer in asyncio.run(main())] == [200] * count
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_what_was_just_answered_is_delivered(server: str) -> None:
+    """50 ms to Sentry; one connection would need three seconds."""
+    with SlowSentry(0.05) as sentry:
+        child, url = start(server, SENTRY_DSN=sentry.dsn)
+        try:
+            ask(url, REQUESTS)
+        finally:
+            child.stop()
+
+        assert sorted(sentry.transactions()) == sorted(f"GET /r{one}" for one in range(REQUESTS))
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn"])
+def test_a_sentry_that_hangs_holds_up_the_exit_once(server: str) -> None:
+    """Two seconds are the client's `shutdown_timeout`; hypercorn runs exit handlers as well, which
+    had a timeout each (8.9 s)."""
+    with SlowSentry(None) as sentry:
+        child, url = start(server, SENTRY_DSN=sentry.dsn)
+        try:
+            ask(url, REQUESTS)
+        finally:
+            begun = time.monotonic()
+            child.stop()
+            took = time.monotonic() - begun
+
+    assert took < 2 + 2.5, "the timeout and what the server itself takes on a busy machine"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_providers_exporters_are_flushed_if_asked(asked: bool) -> None:
+    with SlowSentry(0) as sentry, OtlpReceiver() as otlp:
+        child, url = start(
+            "uvicorn",
+            SENTRY_DSN=sentry.dsn,
+            OTEL_SENTRY_FLUSH_PROVIDER=str(asked),
+            OTLP_ENDPOINT=otlp.traces_endpoint,
+        )
+        try:
+            ask(url, 5)
+        finally:
+            child.stop()
+
+        servers = [span for span in otlp.spans() if span.kind == "SERVER"]
+        assert len(servers) == (5 if asked else 0)

@@ -1,0 +1,93 @@
+"""Forks in the middle of traffic: a child sends its own and nothing of its parent's, and ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.scenario import scenario
+from tests.support.slow import SlowSentry
+
+pytestmark = pytest.mark.slow
+
+CHILDREN, EACH = 6, 5
+
+TRAFFIC = f"""
+import os, threading, time
+from opentelemetry.sdk.trace import TracerProvider
+
+FIRST
+SECOND
+tracer, over, done = trace.get_tracer("x"), threading.Event(), []
+
+def send(name):
+    with tracer.start_as_current_span(name):
+        sentry_sdk.capture_message(name)
+
+send("warm")
+def work(who):
+    count = 0
+    while not over.is_set():
+        send(f"parent {{who}} {{count}}")
+        done.append(1)
+        count += 1
+        time.sleep(0.005)
+
+threads = [threading.Thread(target=work, args=(who,)) for who in range(3)]
+for thread in threads:
+    thread.start()
+children = []
+for child in range({CHILDREN}):
+    before = len(done)
+    while len(done) < before + 3:
+        time.sleep(0.001)
+    pid = os.fork()
+    if pid == 0:
+        for number in range({EACH}):
+            send(f"child {{child}} {{number}}")
+        flushed = otel_sentry_asgi._active.active().pipeline.force_flush(20)
+        os._exit(0 if flushed else 1)
+    children.append(pid)
+over.set()
+for thread in threads:
+    thread.join()
+codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+flushed = otel_sentry_asgi._active.active().pipeline.force_flush(20)
+report(codes=codes, sent=len(done) + 1, flushed=flushed)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("provider", ["before", "after"])
+def test_a_child_shares_nothing_with_its_parent(provider: str) -> None:
+    """Each transaction and each error arrives once, and no connection brings both sides'."""
+    steps = [
+        "trace.set_tracer_provider(TracerProvider())",
+        "sentry_sdk.init(dsn=os.environ['SENTRY_DSN'], traces_sample_rate=1.0,"
+        " _experiments={'transport_compression_algo': 'gzip'}); otel_sentry_asgi.instrument()",
+    ]
+    first, second = steps if provider == "before" else reversed(steps)
+    with SlowSentry(0.01) as sentry:
+        code = TRAFFIC.replace("FIRST", first).replace("SECOND", second)
+        code = "import warnings; warnings.simplefilter('ignore')\n" + code
+        facts = scenario(code, env={"SENTRY_DSN": sentry.dsn}, timeout=60)
+
+        assert facts["codes"] == [0] * CHILDREN
+        assert facts["flushed"] is True
+        owners: dict[int, set[str]] = {}
+        for upload in sentry.uploads:
+            for kind, payload in upload.payloads:
+                if kind in ("transaction", "event"):
+                    name = payload.get("transaction" if kind == "transaction" else "message", "")
+                    owners.setdefault(upload.port, set()).add(_process(str(name)))
+        transactions = sentry.transactions()
+        errors = [str(payload["message"]) for payload in sentry.payloads("event")]
+    for names in (transactions, errors):
+        assert len(names) == len(set(names))
+        assert sum(name.startswith("child") for name in names) == CHILDREN * EACH
+        assert len(names) == facts["sent"] + CHILDREN * EACH
+    assert all(len(processes) == 1 for processes in owners.values())
+
+
+def _process(name: str) -> str:
+    kind, _, rest = name.partition(" ")
+    return f"child {rest.split()[0]}" if kind == "child" else "parent"
