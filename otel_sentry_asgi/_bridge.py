@@ -78,6 +78,10 @@ class Bridge:
         self._warned = False
         self._at_exit = False
 
+    def counts(self) -> dict[str, int]:
+        """What has been sent and lost, by name, also after the exporter took it."""
+        return self.stats.snapshot(getattr(self._exporter, "lost", None))
+
     def is_ready(self) -> bool:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
         if sentry.is_ready():
