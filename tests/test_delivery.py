@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -115,7 +116,11 @@ def make() -> Iterator[Make]:
         one.close()
         way.go_on.set()
     for way, one in made:
-        wait(lambda way=way, one=one: not one._threads and not way.open)
+        wait(partial(has_ended, way, one))
+
+
+def has_ended(way: Way, delivery: Delivery) -> bool:
+    return not delivery._threads and not way.open
 
 
 def wait(probe: Callable[[], Any]) -> None:
@@ -140,8 +145,13 @@ def test_what_is_put_is_posted_in_order_and_told(make: Make) -> None:
 
 
 def test_what_is_large_is_compressed(make: Make) -> None:
-    way, sizes = Way(), []
-    way.outcome = lambda body: sizes.append(len(body)) or 200
+    sizes: list[int] = []
+
+    def outcome(body: bytes) -> int:
+        sizes.append(len(body))
+        return 200
+
+    way = Way(outcome)
     delivery = make(way)
     for body in (b"x" * (COMPRESS_FROM - 1), b"x" * COMPRESS_FROM):
         delivery.put(body, counts())
@@ -178,14 +188,14 @@ def test_each_outcome_has_one_reason(make: Make, outcome: Outcome, reason: str |
 
 
 def test_a_listener_that_fails_does_not_stop_the_delivery(make: Make) -> None:
-    way, told = Way(), []
+    told: list[Any] = []
 
-    def tell(reason: str | None, what: Counts) -> None:
-        told.append((reason, what))
-        raise RuntimeError("not foreseen")
+    class Failing(Way):
+        def tell(self, reason: str | None, counts: Counts) -> None:
+            told.append((reason, counts))
+            raise RuntimeError("not foreseen")
 
-    way.tell = tell  # type: ignore[method-assign]
-    delivery = make(way)
+    delivery = make(Failing())
     delivery.put(b"1", counts())
     delivery.put(b"2", counts())
     assert delivery.flush(LONG)
@@ -274,8 +284,12 @@ def test_pauses_grow_up_to_a_limit_and_one_thread_tries(make: Make) -> None:
     delivery = make(way, clock=clock)
     delivery.put(b"x", counts())
     pauses = []
+
+    def has_tried(times: int) -> bool:
+        return len(way.posted) == times and delivery._idle == delivery._threads
+
     for tries in range(1, 12):
-        wait(lambda tries=tries: len(way.posted) == tries and delivery._idle == delivery._threads)
+        wait(partial(has_tried, tries))
         pauses.append(delivery._resume_at - clock.now)
         clock.now = delivery._resume_at
         delivery.put(b"y", counts())  # Has it look at the clock.
@@ -334,10 +348,14 @@ def test_there_are_more_if_sentry_is_far_up_to_the_limit(make: Make) -> None:
     delivery.put(b"x", counts())
     assert delivery.flush(LONG)
     way.go_on.clear()
+
+    def are_sending(threads: int) -> bool:
+        return way.at_once >= threads
+
     for number in range(MAX_CONNECTIONS * 2):
         delivery.put(b"x", counts())
         clock.advance(PATIENCE * 1.1)
-        wait(lambda number=number: way.at_once >= min(number // 2, MAX_CONNECTIONS - 1))
+        wait(partial(are_sending, min(number // 2, MAX_CONNECTIONS - 1)))
     wait(lambda: way.at_once == MAX_CONNECTIONS)
     assert delivery._threads == MAX_CONNECTIONS
     way.go_on.set()
@@ -390,8 +408,13 @@ def test_threads_that_have_nothing_to_do_end_and_are_there_again(
 
 
 def test_the_threads_are_daemons_in_contexts_of_their_own(make: Make) -> None:
-    threads = []
-    way = Way(lambda _: threads.append(threading.current_thread()) or 200)
+    threads: list[threading.Thread] = []
+
+    def outcome(_: bytes) -> int:
+        threads.append(threading.current_thread())
+        return 200
+
+    way = Way(outcome)
     make(way).put(b"x", counts())
     wait(lambda: threads)
     assert threads[0].daemon

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
 from sentry_sdk import scope as sdk_scope
 from sentry_sdk import serializer
+from sentry_sdk._types import AnnotatedValue
 from sentry_sdk.attachments import Attachment
 from sentry_sdk.scope import Scope
 from sentry_sdk.scrubber import EventScrubber
+from sentry_sdk.tracing import TransactionSource
 from sentry_sdk.transport import HttpTransport
-from sentry_sdk.utils import AnnotatedValue
 
 from otel_sentry_asgi._translate.segment import RequestFacts, resource_defaults, to_transaction
 from otel_sentry_asgi.export import Clean, Exporter, Origin
@@ -225,7 +226,7 @@ def removes_the_body(event: Any, _hint: Any) -> Any:
         data=removed,
         headers={"a": "b", "Cookie": AnnotatedValue.substituted_because_contains_sensitive_data()},
     )
-    event["transaction_info"] = {"source": sdk_scope.TransactionSource.ROUTE}
+    event["transaction_info"] = {"source": TransactionSource.ROUTE}
     event["extra"] = {**event.get("extra", {}), "sys.argv": ["a"] * 20}
     return event
 
@@ -353,13 +354,9 @@ def send(
     """What *exporter* sends with a client of its own."""
     given = dict(options)
     given["event_scrubber"] = given.pop("scrubber")()
-    client: Any = sentry_sdk.Client(
-        dsn=sentry.dsn,
-        default_integrations=False,
-        auto_enabling_integrations=False,
-        _experiments={"transport_compression_algo": "gzip"},
-        **given,
-    )
+    off: dict[str, Any] = {"default_integrations": False, "auto_enabling_integrations": False}
+    given["_experiments"] = {"transport_compression_algo": "gzip"}
+    client: Any = sentry_sdk.Client(dsn=sentry.dsn, **off, **given)
     global_scope = sentry_sdk.get_global_scope()
     before = global_scope.client
     global_scope.set_client(client)
