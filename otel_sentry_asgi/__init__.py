@@ -23,4 +23,4 @@ __version__ = "0.1.0"
 def stats() -> dict[str, int]:
     """What has been sent and lost so far in this process, by name; empty before `instrument()`."""
     bridge = _active.active()
-    return bridge.stats.snapshot() if bridge is not None else {}
+    return bridge.counts() if bridge is not None else {}

@@ -83,6 +83,10 @@ class Bridge:
         self._closed_at = -ONE_EXIT
         self._waited = 0.0
 
+    def counts(self) -> dict[str, int]:
+        """What has been sent and lost, by name, also after the exporter took it."""
+        return self.stats.snapshot(getattr(self._exporter, "lost", None))
+
     def is_ready(self) -> bool:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
         if sentry.is_ready():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 
 
 class Stats:
@@ -23,7 +24,9 @@ class Stats:
         with self._lock:
             self._counts[name] += quantity
 
-    def snapshot(self) -> dict[str, int]:
-        """The counts so far."""
+    def snapshot(self, lost: Mapping[str, int] | None = None) -> dict[str, int]:
+        """The counts so far; *lost*, by reason, is what others count on their own."""
         with self._lock:
-            return dict(sorted(self._counts.items()))
+            counts = self._counts.copy()
+        counts.update({f"lost.{reason}": quantity for reason, quantity in dict(lost or {}).items()})
+        return dict(sorted(counts.items()))

@@ -40,7 +40,11 @@ class Origin:
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Takes what may leave. Called from one thread at a time; never from the event loop."""
+    """Takes what may leave. Called from one thread at a time; never from the event loop.
+
+    An exporter that can lose something after `export` has returned may have an attribute `lost`, a
+    mapping of discard reasons to spans; `otel_sentry_asgi.stats()` adds it to what it counts.
+    """
 
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:
         """Send a transaction. May raise; the caller contains and counts it."""

@@ -33,6 +33,14 @@ def test_cleared_means_zero() -> None:
     assert stats.snapshot() == {}
 
 
+def test_what_others_count_is_added_in_the_snapshot_only() -> None:
+    stats = Stats()
+    stats.add("lost.network_error", 2)
+    lost = {"network_error": 3, "queue_overflow": 1}
+    assert stats.snapshot(lost) == {"lost.network_error": 5, "lost.queue_overflow": 1}
+    assert stats.snapshot() == {"lost.network_error": 2}
+
+
 def test_counting_is_concurrent_safe() -> None:
     stats = Stats()
 

@@ -1,5 +1,6 @@
 """Where cleaned payloads go. One module each; import the one you need.
 
-`otel_sentry_exporters.sdk.SdkExporter` sends through the sentry-sdk client (the default),
+`otel_sentry_exporters.envelope.EnvelopeExporter` sends over connections of its own (the default),
+`otel_sentry_exporters.sdk.SdkExporter` through the sentry-sdk client, and
 `otel_sentry_exporters.console.ConsoleExporter` draws in a terminal (needs the extra `console`).
 """

@@ -36,6 +36,7 @@ _OWN: Final = {
 }
 _PARTS: Final = ("contexts", "request")
 """Of these, others add single members."""
+_WITH_FRAMES: Final = frozenset({"exception", "threads", "stacktrace"})
 _BAGS: Final = frozenset({"extra", "breadcrumbs"})
 """What sentry-sdk cuts in depth and breadth."""
 _DEEPEST: Final = 20
@@ -63,7 +64,7 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
     _fill(event, client)
     scrubber = options.get("event_scrubber")
     meta: Event = {}
-    is_whole = _is_whole(options, scrubber)
+    is_whole = _is_whole(options, scrubber) or not _WITH_FRAMES.isdisjoint(event)
     if scrubber and is_whole:
         scrubber.scrub_event(event)
     elif scrubber:
@@ -106,7 +107,9 @@ def _fill(event: Event, client: Any) -> None:
             event[key] = str(options[key]).strip()
     if event.get("sdk") is None:
         event["sdk"] = {**SDK_INFO, "integrations": sorted(client.integrations)}
-    if "exception" in event or "threads" in event:  # Nothing else has frames.
+    if event.get("platform") is None:
+        event["platform"] = "python"
+    if not _WITH_FRAMES.isdisjoint(event):
         given = (options.get(name) for name in ("in_app_exclude", "in_app_include", "project_root"))
         handle_in_app(event, *given)  # type: ignore[arg-type]
 

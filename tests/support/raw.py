@@ -19,13 +19,19 @@ class RawServer:
     """Gives each connection to *handle* on a thread of its own, and closes it afterwards."""
 
     def __init__(
-        self, handle: Handle, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+        self,
+        handle: Handle,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._handle = handle
         self._tls = tls
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.socket(family)
-        self._listener.bind((host, 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((host, port))
         self._listener.listen(128)
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0

@@ -1,0 +1,513 @@
+"""The default exporter with a real client, and Sentry as it may be: near, far, failing, gone."""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sentry_sdk
+from sentry_sdk.scope import Scope
+from sentry_sdk.transport import Transport
+
+import otel_sentry_asgi
+from otel_sentry_asgi import _active
+from otel_sentry_asgi.export import Clean, Origin
+from otel_sentry_exporters import envelope
+from otel_sentry_exporters.envelope import MAX_CLIENTS, EnvelopeExporter
+from tests.support.raw import reset
+from tests.support.sentry import OK, FakeSentry, Item, serve_sentry, status
+
+LONG = 10.0
+"""Seconds. Only what is broken takes so long."""
+
+NOWHERE = Origin()
+Init = Callable[..., Any]
+
+
+@pytest.fixture
+def sentry() -> Iterator[FakeSentry]:
+    with serve_sentry() as running:
+        yield running
+
+
+@pytest.fixture
+def exporter() -> Iterator[EnvelopeExporter]:
+    made = EnvelopeExporter()
+    yield made
+    made.shutdown()
+
+
+def init(dsn: str | None, **given: Any) -> Any:
+    experiments = {"transport_compression_algo": "gzip", **given.pop("_experiments", {})}
+    off: dict[str, Any] = {"default_integrations": False, "auto_enabling_integrations": False}
+    sentry_sdk.init(dsn=dsn, **off, **{"_experiments": experiments, **given})
+    return sentry_sdk.get_client()
+
+
+def transaction(spans: int = 1, **changes: Any) -> Clean[Any]:
+    now = time.time()
+    ids = {"trace_id": "a" * 32, "span_id": "b" * 16}
+    times = {"start_timestamp": now, "timestamp": now}
+    payload = {
+        "type": "transaction",
+        "event_id": uuid4().hex,
+        "platform": "python",
+        "transaction": "GET /",
+        **times,
+        "contexts": {"trace": {**ids, "op": "http.server"}},
+        "spans": [{**ids, **times, "data": {"n": number}} for number in range(spans)],
+    }
+    return Clean({**payload, **changes})
+
+
+def ids_of(sentry: FakeSentry) -> list[str]:
+    return [item.json["event_id"] for _, item in sentry.of_type("transaction")]
+
+
+def spans_in(items: list[tuple[float, Item]]) -> int:
+    return sum(len(item.json["spans"]) + 1 for _, item in items if item.type == "transaction")
+
+
+# -- far ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_at_50_ms_and_300_a_second_everything_arrives_and_errors_do_not_wait(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    """sentry-sdk alone delivers 20 a second of both then, from one queue of 100."""
+    sentry.delay = 0.05
+    init(sentry.dsn)
+    rate, seconds = 300, 3
+    begin = time.monotonic()
+    captured: dict[str, float] = {}
+    sent = []
+    for number in range(rate * seconds):
+        time.sleep(max(0.0, begin + number / rate - time.monotonic()))
+        made = transaction(6)
+        sent.append(made.payload["event_id"])
+        exporter.export(made, NOWHERE)
+        if number % 50 == 0:
+            event_id = sentry_sdk.capture_message(f"error {number}")
+            assert event_id is not None
+            captured[event_id] = time.monotonic()
+    assert exporter.force_flush(LONG)
+    assert sorted(ids_of(sentry)) == sorted(sent)
+    arrived = {item.json["event_id"]: at for at, item in sentry.of_type("event")}
+    assert arrived.keys() == captured.keys()
+    delays = sorted(arrived[one] - captured[one] for one in captured)
+    assert delays[len(delays) // 2] < 0.2
+    assert sentry.reported("transaction") == {}
+    assert exporter.lost == {}
+
+
+def test_errors_do_not_wait_behind_transactions(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    let_go, free = threading.Event(), set[threading.Thread]()
+
+    def answer(_: socket.socket, __: int) -> bytes:
+        # The connection on which the first upload comes is the client's own.
+        free.update(() if free else (threading.current_thread(),))
+        if threading.current_thread() not in free:
+            let_go.wait(LONG)
+        return OK
+
+    init(sentry.dsn)
+    sentry.answer = answer
+    sentry_sdk.capture_message("first")
+    sentry.wait_for(lambda: sentry.of_type("event"))
+    for _ in range(150):
+        exporter.export(transaction(), NOWHERE)
+    sentry_sdk.capture_message("later")
+    sentry.wait_for(lambda: len(sentry.of_type("event")) == 2)
+    assert sentry.of_type("transaction") == []
+    let_go.set()
+    assert exporter.force_flush(LONG)
+    assert len(ids_of(sentry)) == 150
+
+
+# -- failing --------------------------------------------------------------------------------------
+
+ANSWERS: dict[str, tuple[bytes | None, str | None]] = {
+    "413": (status(413), "send_error"),
+    "500": (status(500), "network_error"),
+    "503": (status(503, "Retry-After: 60"), "network_error"),
+    "302": (status(302, "Location: /"), "network_error"),
+    "reset": (None, "network_error"),
+    "garbage": (b"SSH-2.0\r\n\r\n", "network_error"),
+}
+
+
+@pytest.mark.parametrize(("answer", "reason"), ANSWERS.values(), ids=ANSWERS.keys())
+def test_what_is_not_taken_is_reported(
+    sentry: FakeSentry, exporter: EnvelopeExporter, answer: bytes | None, reason: str
+) -> None:
+    def refuse(connected: socket.socket, _: int) -> bytes:
+        if answer is None:
+            reset(connected)
+        return answer or b""
+
+    init(sentry.dsn)
+    sentry.answer = refuse
+    for _ in range(5):
+        exporter.export(transaction(6), NOWHERE)
+    wait_delivered(exporter)
+    sentry.answer = lambda *_: OK
+    exporter.export(transaction(6), NOWHERE)
+    assert exporter.force_flush(LONG)
+    assert len(ids_of(sentry)) == 1
+    assert exporter.lost == {reason: 35}
+    sentry.wait_for(lambda: sentry.reported("transaction"))
+    assert sentry.reported("transaction") == {reason: 5}
+    assert sentry.reported("span") == {reason: 35}
+
+
+def wait_delivered(exporter: EnvelopeExporter) -> None:
+    """Without the client's own flush, which would send the report into the failing server."""
+    for route in exporter._known_routes():
+        assert route.delivery is not None
+        assert route.delivery.flush(LONG)
+
+
+LIMITS: dict[str, tuple[bytes, int]] = {
+    "retry-after": (status(429, "Retry-After: 60"), 1),
+    "transaction": (status(429, "X-Sentry-Rate-Limits: 60:transaction:key"), 1),
+    "with 200": (status(200, "X-Sentry-Rate-Limits: 60:transaction;span:key"), 1),
+    "all": (status(200, "X-Sentry-Rate-Limits: 60::organization"), 1),
+    "another": (status(200, "X-Sentry-Rate-Limits: 60:error:key"), 6),
+    "over again": (status(429, "X-Sentry-Rate-Limits: 0:transaction:key"), 6),
+}
+
+
+@pytest.mark.parametrize(("answer", "uploads"), LIMITS.values(), ids=LIMITS.keys())
+def test_rate_limits_are_kept(
+    sentry: FakeSentry, exporter: EnvelopeExporter, answer: bytes, uploads: int
+) -> None:
+    init(sentry.dsn)
+    sentry.answer = lambda *_: answer
+    for _ in range(6):
+        exporter.export(transaction(6), NOWHERE)
+        wait_delivered(exporter)
+    assert len(sentry.uploads) == uploads
+    lost = 6 - uploads
+    assert exporter.lost == ({"ratelimit_backoff": lost * 7} if lost else {})
+    sentry.answer = lambda *_: OK
+    sentry_sdk.flush(LONG)
+    assert sentry.reported("transaction")["ratelimit_backoff"] == lost
+    assert sentry.reported("span")["ratelimit_backoff"] == lost * 7
+
+
+def test_an_attachment_over_the_limit_stays_behind_alone(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    init(sentry.dsn)
+    scope = Scope()
+    scope.add_attachment(b"12345", "a.bin", add_to_transactions=True)
+    sentry.answer = lambda *_: status(200, "X-Sentry-Rate-Limits: 60:attachment:key")
+    for _ in range(2):
+        exporter.export(transaction(), Origin(isolation_scope=scope))
+        wait_delivered(exporter)
+    assert exporter.force_flush(LONG)
+    assert len(ids_of(sentry)) == 2
+    assert len(sentry.of_type("attachment")) == 1
+    assert sentry.reported("attachment") == {"ratelimit_backoff": 5}
+
+
+def test_a_server_that_is_gone_is_waited_for_within_the_bound() -> None:
+    """Delivered plus reported is what was produced."""
+    sentry = FakeSentry()
+    with serve_sentry(sentry):
+        init(sentry.dsn)
+    exporter = EnvelopeExporter(max_bytes=20_000)
+    produced = 400
+    begin = time.monotonic()
+    for _ in range(produced):
+        exporter.export(transaction(6), NOWHERE)
+    assert time.monotonic() - begin < LONG
+    (route,) = exporter._known_routes()
+    assert route.delivery is not None
+    assert route.delivery._bytes <= 20_000
+    assert not route.delivery.flush(0.05)
+    with serve_sentry(sentry, port=sentry.port):
+        assert route.delivery.flush(LONG)
+        assert exporter.force_flush(LONG)
+        sentry.wait_for(lambda: sentry.reported("transaction"))
+        delivered = len(ids_of(sentry))
+        assert len(set(ids_of(sentry))) == delivered
+        assert delivered > 20
+        assert sentry.reported("transaction") == {"queue_overflow": produced - delivered}
+        assert sentry.reported("span") == {"queue_overflow": 7 * (produced - delivered)}
+        assert exporter.lost == {"queue_overflow": 7 * (produced - delivered)}
+        exporter.shutdown()
+    assert route.delivery._bytes == 0
+
+
+def test_whatever_the_server_does_delivered_and_reported_is_what_was_produced(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    def answer(connected: socket.socket, number: int) -> bytes:
+        kind = number % 7
+        if kind == 3:
+            reset(connected)
+        return (OK, status(500), OK, b"", status(413), status(429, "Retry-After: 0.01"), OK)[kind]
+
+    init(sentry.dsn)
+    sentry.answer = answer
+    produced = 300
+    for _ in range(produced):
+        exporter.export(transaction(2), NOWHERE)
+    wait_delivered(exporter)
+    sentry.answer = lambda *_: OK
+    assert exporter.force_flush(LONG)
+    sentry.wait_for(lambda: sentry.reported("transaction"))
+    counted_by_sentry = sum(answer.startswith(b"HTTP/1.1 429") for _, _, answer in sentry.uploads)
+    reported = sum(sentry.reported("transaction").values())
+    # A reset on a connection in use may be a server that hung up before: it is sent once more.
+    delivered = set(ids_of(sentry))
+    assert len(delivered) == len(ids_of(sentry))
+    assert len(delivered) + reported + counted_by_sentry == produced
+    assert sum(exporter.lost.values()) == 3 * reported
+
+
+def test_a_hanging_server_holds_up_nobody_and_flush_keeps_its_deadline(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    let_go = threading.Event()
+    sentry.answer = lambda *_: (let_go.wait(LONG) and OK) or OK
+    init(sentry.dsn)
+    begin = time.monotonic()
+    for _ in range(200):
+        exporter.export(transaction(), NOWHERE)
+    assert time.monotonic() - begin < 2.0
+    begin = time.monotonic()
+    assert not exporter.force_flush(0.3)
+    assert time.monotonic() - begin < 2.0
+    let_go.set()
+    assert exporter.force_flush(LONG)
+    assert len(ids_of(sentry)) == 200
+
+
+def test_shutdown_reports_what_waits_and_leaves_nothing_behind(sentry: FakeSentry) -> None:
+    exporter = EnvelopeExporter()
+    init(sentry.dsn)
+    exporter.export(transaction(), NOWHERE)
+    assert exporter.force_flush(LONG)
+    exporter.shutdown()
+    exporter.shutdown()
+    sentry.wait_for(lambda: not uploaders())
+    exporter.export(transaction(), NOWHERE)
+    assert exporter.force_flush(LONG)
+    assert len(ids_of(sentry)) == 2
+    exporter.shutdown()
+
+
+def uploaders() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "otel-sentry-upload"]
+
+
+def test_reports_leave_beside_transactions_where_there_is_nothing_else(
+    sentry: FakeSentry, exporter: EnvelopeExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(envelope, "REPORT_EVERY", 0.0)
+    client = init(sentry.dsn)
+    client.transport.record_lost_event("sample_rate", data_category="transaction", quantity=3)
+    exporter.export(transaction(), NOWHERE)
+    sentry.wait_for(lambda: sentry.reported("transaction"))
+    assert sentry.reported("transaction") == {"sample_rate": 3}
+
+
+# -- clients --------------------------------------------------------------------------------------
+
+
+class Own(Transport):
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.envelopes: list[Any] = []
+        self.lost: Counter[str] = Counter()
+
+    def capture_envelope(self, envelope: Any) -> None:
+        self.envelopes.append(envelope)
+
+    def record_lost_event(self, reason: str, *_: Any, quantity: int = 1, **__: Any) -> None:
+        self.lost[reason] += quantity
+
+
+def test_a_transport_of_the_applications_own_delivers(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    client = init(sentry.dsn, transport=Own, before_send_transaction=lambda event, _: event)
+    exporter.export(transaction(2), NOWHERE)
+    assert exporter.force_flush(LONG)
+    (captured,) = client.transport.envelopes
+    assert captured.get_transaction_event()["transaction"] == "GET /"
+    assert sentry.uploads == []
+    assert uploaders() == []
+
+
+@pytest.mark.filterwarnings("ignore:.*[Ff]unction.*:DeprecationWarning")
+def test_a_function_as_a_transport_gets_what_sentry_sdk_gives_it(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    """Of transactions that is nothing (sentry-sdk's `_FunctionTransport` takes error events)."""
+    seen: list[Any] = []
+    client = init(sentry.dsn, transport=seen.append)
+    exporter.export(transaction(), NOWHERE)
+    ours = len(seen)
+    given: Any = transaction().payload
+    sentry_sdk.capture_event(given)
+    assert len(seen) == 2 * ours
+    client.flush(LONG)
+    assert sentry.uploads == []
+    assert uploaders() == []
+
+
+def test_http_2_is_left_to_the_clients_transport(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    client = init(sentry.dsn, _experiments={"transport_http2": True})
+    assert type(client.transport).__name__ == "Http2Transport"
+    exporter.export(transaction(), NOWHERE)
+    assert exporter.force_flush(LONG)
+    assert len(ids_of(sentry)) == 1
+    assert uploaders() == []
+    client.transport._pool.close()
+
+
+@pytest.mark.parametrize("with_dsn", [False, True])
+def test_spotlight_gets_a_copy(
+    sentry: FakeSentry, exporter: EnvelopeExporter, with_dsn: bool
+) -> None:
+    with serve_sentry() as spotlight:
+        url = f"http://127.0.0.1:{spotlight.port}/stream"
+        init(sentry.dsn if with_dsn else None, spotlight=url)
+        exporter.export(transaction(), NOWHERE)
+        assert exporter.force_flush(LONG)
+        assert len(ids_of(spotlight)) == 1
+    assert len(ids_of(sentry)) == with_dsn
+
+
+def test_without_a_client_nothing_happens(exporter: EnvelopeExporter) -> None:
+    sentry_sdk.get_global_scope().set_client(None)
+    exporter.export(transaction(), NOWHERE)
+    assert exporter.force_flush(LONG)
+
+
+def test_a_client_that_is_set_later_gets_what_comes_later(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    with serve_sentry() as second:
+        init(sentry.dsn)
+        exporter.export(transaction(transaction="first"), NOWHERE)
+        init(second.dsn)
+        exporter.export(transaction(transaction="second"), NOWHERE)
+        assert exporter.force_flush(LONG)
+        names = [
+            [item.json["transaction"] for _, item in one.of_type("transaction")]
+            for one in (sentry, second)
+        ]
+        exporter.shutdown()
+    assert names == [["first"], ["second"]]
+
+
+def test_the_client_of_the_requests_own_scope_is_the_one(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    with serve_sentry() as tenant:
+        init(sentry.dsn)
+        scope = Scope()
+        scope.set_client(sentry_sdk.Client(dsn=tenant.dsn, default_integrations=False))
+        for _ in range(3):
+            exporter.export(transaction(), Origin(isolation_scope=scope))
+            exporter.export(transaction(), NOWHERE)
+        assert exporter.force_flush(LONG)
+        assert (len(ids_of(tenant)), len(ids_of(sentry))) == (3, 3)
+        scope.client.close(timeout=0)
+        exporter.shutdown()
+
+
+def test_clients_that_come_and_go_leave_a_bounded_number_of_threads(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    for _ in range(MAX_CLIENTS * 2):
+        init(sentry.dsn)
+        exporter.export(transaction(), NOWHERE)
+        wait_delivered(exporter)
+    assert len(ids_of(sentry)) == MAX_CLIENTS * 2
+    assert len(exporter._known_routes()) == MAX_CLIENTS
+    sentry.wait_for(lambda: len(uploaders()) <= MAX_CLIENTS)
+
+
+# -- fork -----------------------------------------------------------------------------------------
+
+
+def sockets() -> set[int]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                found.add(int(name))
+    return found
+
+
+def peer_of(number: int) -> int | None:
+    """The port at the other end."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connected:
+        return int(connected.getpeername()[1])
+    return None
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="looks at /proc")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_forks_during_traffic_share_nothing(sentry: FakeSentry, exporter: EnvelopeExporter) -> None:
+    init(sentry.dsn)
+    sentry.delay = 0.005
+    stop = threading.Event()
+    made = Counter[str]()
+
+    def produce() -> None:
+        while not stop.is_set():
+            exporter.export(transaction(transaction="parent"), NOWHERE)
+            made["parent"] += 1
+            time.sleep(0.002)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    sentry.wait_for(lambda: sentry.of_type("transaction"))
+    codes = []
+    for _ in range(5):
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                # All sockets to Sentry are the parent's.
+                if exporter.lost or any(peer_of(number) == sentry.port for number in sockets()):
+                    os._exit(3)
+                exporter.export(transaction(transaction="child"), NOWHERE)
+                code = 0 if exporter.force_flush(LONG) else 2
+            finally:
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    stop.set()
+    producer.join(LONG)
+    assert exporter.force_flush(LONG)
+    assert codes == [0] * 5
+    names = Counter(item.json["transaction"] for _, item in sentry.of_type("transaction"))
+    assert names == {"parent": made["parent"], "child": 5}
+    assert len(set(ids_of(sentry))) == sum(names.values())
+
+
+def test_stats_have_what_the_exporter_lost(sentry: FakeSentry) -> None:
+    init(sentry.dsn, traces_sample_rate=1.0)
+    sentry.answer = lambda *_: status(500)
+    exporter = EnvelopeExporter()
+    _active.obtain(exporter=exporter)
+    exporter.export(transaction(2), NOWHERE)
+    wait_delivered(exporter)
+    assert otel_sentry_asgi.stats() == {"lost.network_error": 3}
