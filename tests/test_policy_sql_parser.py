@@ -1,14 +1,14 @@
 """Our tokenizers against a maintained parser: what sqlglot takes for a literal is gone.
 
-Why not sqlglot itself: it needs some hundred times as long (see `test_cost`), fails on a
-statement that was cut, and does not say so for each dialect.
+Why not sqlglot itself: parsing takes it some twenty times as long, its tokenizer four times, and
+both refuse statements that were cut or that their dialect does not know, which is when it matters.
 """
 
 import time
 
 import pytest
 import sqlglot
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
@@ -40,6 +40,7 @@ CONDITIONS = st.recursive(
 
 
 @pytest.mark.parametrize("system", DIALECTS)
+@settings(max_examples=30)
 @given(condition=CONDITIONS, values=st.lists(VALUES, max_size=3))
 def test_no_literal_that_a_parser_writes_is_left(
     system: str, condition: exp.Expression, values: list[exp.Expression]
@@ -52,8 +53,8 @@ def test_no_literal_that_a_parser_writes_is_left(
     for literal in tree.find_all(exp.Literal):
         text = literal.this if not literal.is_string else "secret"
         assert text not in cleaned, (statement, cleaned)
-    assert "orders" in cleaned
-    if "\\" not in statement:
+    if "\\" not in statement:  # After a doubtful quote the rest is dropped.
+        assert "orders" in cleaned
         counted = len(list(tree.find_all(exp.Literal)))
         assert cleaned.count("?") == counted, (statement, cleaned)
 
