@@ -42,11 +42,14 @@ def one(data: bytes) -> None:
     for name, clean in cleaners.items():
         once = clean(text)
         assert clean(once) == once, (name, text, once)
+    literal = text.replace("'", "''")
+    if system == "mysql":
+        literal = literal.replace("\\", "\\\\")
     for name, planted, clean in (
         ("query", f"{text}&token={CANARY}", cleaners["query"]),
         ("url", f"https://bob:{CANARY}@h/{text}", cleaners["url"]),
         ("baggage", f"{text},token={CANARY}", cleaners["baggage"]),
-        ("sql", "SELECT '" + text.replace("'", "''") + f"{CANARY}'", cleaners["sql"]),
+        ("sql", f"SELECT '{literal}{CANARY}'", cleaners["sql"]),
     ):
         if CANARY not in text:
             assert CANARY not in clean(planted), (name, planted)
