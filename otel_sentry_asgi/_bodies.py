@@ -62,7 +62,14 @@ class Body:
     """A body that is being read, or has been, or is not to be kept."""
 
     __slots__ = (
-        *("_chunks", "_complete", "_facts", "_is_json", "_length", "_limit", "_removed", "_size"),
+        "_chunks",
+        "_complete",
+        "_facts",
+        "_is_json",
+        "_length",
+        "_limit",
+        "_removed",
+        "_size",
     )
 
     def __init__(self, kind: bytes, length: int | None, limit: int) -> None:
