@@ -1,5 +1,5 @@
-# make demo | test | check | bench | oldest | wheel | neighbours | bugsink | clean. Needs Python 3.10 or newer and make;
-# all else goes into $(VENV).
+# make demo | test | check | bench | oldest | wheel | neighbours | bugsink | fuzz | clean. Needs Python 3.10 or newer and
+# make; all else goes into $(VENV).
 # Another Python beside it: make test PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 bin := $(VENV)/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench bench-check oldest wheel neighbours bugsink clean
+.PHONY: demo test check bench bench-check oldest wheel neighbours bugsink fuzz clean
 
 # Read from the environment or the command line by the demo: KEEP, DSN, SPOTLIGHT.
 demo: $(VENV)/.demo
@@ -47,8 +47,14 @@ neighbours: $(VENV)-neighbours/.ready
 bugsink: $(VENV)-bugsink/.ready
 	$(VENV)-bugsink/bin/python -m pytest -q tests/bugsink
 
+# A minute of coverage-guided fuzzing of the policy, in an environment of its own (Linux, Python 3.11+).
+FUZZ_ARGS ?= -max_total_time=60 -timeout=10
+fuzz: $(VENV)-fuzz/.ready
+	$(VENV)-fuzz/bin/python tests/fuzz/policy.py $(FUZZ_ARGS)
+
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-oldest $(VENV)-wheel $(VENV)-neighbours $(VENV)-bugsink build dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-oldest $(VENV)-wheel $(VENV)-neighbours $(VENV)-bugsink $(VENV)-fuzz \
+		build dist
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, not " + sys.version if sys.version_info < (3, 10) else 0)'
@@ -96,4 +102,9 @@ $(VENV)-bugsink/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-bugsink
 	$(VENV)-bugsink/bin/python -m pip install --quiet --disable-pip-version-check \
 		-e . bugsink==2.6.1 httpx hypothesis pytest typing-extensions
+	touch $@
+
+$(VENV)-fuzz/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-fuzz
+	$(VENV)-fuzz/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . atheris
 	touch $@

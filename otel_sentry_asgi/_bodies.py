@@ -61,7 +61,16 @@ def body_of(scope: Mapping[str, Any], limit: Callable[[], int]) -> Body | None:
 class Body:
     """A body that is being read, or has been, or is not to be kept."""
 
-    __slots__ = ("_chunks", "_complete", "_facts", "_is_json", "_limit", "_removed", "_size")
+    __slots__ = (
+        "_chunks",
+        "_complete",
+        "_facts",
+        "_is_json",
+        "_length",
+        "_limit",
+        "_removed",
+        "_size",
+    )
 
     def __init__(self, kind: bytes, length: int | None, limit: int) -> None:
         """*kind* is the media type, *length* what the header says, *limit* the bytes to keep."""
@@ -70,6 +79,7 @@ class Body:
         )
         self._chunks: list[bytes] = []
         self._size = 0
+        self._length = length
         self._limit = limit
         self._complete = False
         self._facts: Data | None = None
@@ -100,7 +110,8 @@ class Body:
             return
         chunk = message.get("body") or b""
         self._size += len(chunk)
-        self._complete = not message.get("more_body")
+        # Applications stop reading when all that was announced has come.
+        self._complete = not message.get("more_body") or self._size == self._length
         if self._size > self._limit:
             self._removed = {"rule": TOO_LARGE, "size": self._size}
             self._complete = True

@@ -153,6 +153,13 @@ def test_what_the_application_has_not_read_to_the_end_is_not_known() -> None:
     assert body.facts() == {"data": {"a": 1}}
 
 
+def test_a_body_is_whole_when_all_that_was_announced_has_come() -> None:
+    body = body_of(scope(length=8), lambda: 10_000)
+    assert body is not None
+    body.note({"type": "http.request", "body": b'{"a": 1}', "more_body": True})
+    assert body.facts() == {"data": {"a": 1}}
+
+
 def test_an_empty_body_is_none() -> None:
     assert facts(JSON, b"") == {}
 

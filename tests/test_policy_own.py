@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -217,12 +219,25 @@ def test_relay_finds_nothing_left_to_remove() -> None:
             "data": {"password": "x", "deep": [{"api_key": "x"}]},
         },
     }
-    assert pii_strip_event(rules, json.loads(json.dumps(made))) != made
-    cleaned: Any = PRIVATE.clean(made).payload
-    cleaned.pop("_meta")
-    stripped = pii_strip_event(rules, json.loads(encoded(cleaned)))
-    assert _without_remarks(stripped) == _without_remarks(cleaned)
+    assert pii_strip_event(rules, made) != pii_strip_event(NO_RULES, made)
+    cleaned = json.loads(encoded(PRIVATE.clean(made).payload))
+    stripped, untouched = (pii_strip_event(one, cleaned) for one in (rules, NO_RULES))
+    changed = list(_changed(stripped, untouched))
+    # It takes a whole text where a parameter is called `token`, also when its value has gone.
+    assert [value for value in changed if "token=[Filtered]" not in value] == []
 
 
-def _without_remarks(event: Any) -> Any:
-    return {key: value for key, value in event.items() if key != "_meta"}
+NO_RULES: Any = {"applications": {}}
+
+
+def _changed(stripped: Any, untouched: Any) -> Iterator[str]:
+    """The values that the rules have changed."""
+    if isinstance(untouched, dict):
+        for key, value in untouched.items():
+            if key != "_meta":
+                yield from _changed(stripped.get(key), value)
+    elif isinstance(untouched, list):
+        for one, other in zip_longest(stripped or (), untouched):
+            yield from _changed(one, other)
+    elif stripped != untouched:
+        yield str(untouched)

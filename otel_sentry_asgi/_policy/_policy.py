@@ -110,9 +110,15 @@ class Policy(Collection):
             for crumb in _values(event["breadcrumbs"]):
                 self.clean_crumb(crumb)
             event["breadcrumbs"] = clean_strings(event["breadcrumbs"], clean)
-        for part in ("tags", "extra", "user"):
+        for part, scrubbed in (
+            ("tags", _NO_SECRETS),
+            ("extra", self.scrubbed),
+            ("user", self.scrubbed),
+        ):
             if part in event and isinstance(event[part], Mapping):
-                event[part] = self._by_own_keys(event[part], clean)
+                event[part] = self._by_own_keys(event[part], clean, scrubbed)
+        if (event.get("user") or {}).get("ip_address") == FILTERED:
+            del event["user"]["ip_address"]  # Sentry takes nothing but an address.
         contexts = event.get("contexts") or {}
         for name, context in contexts.items():
             if name not in _OWN_CONTEXTS and isinstance(context, Mapping):
@@ -255,14 +261,19 @@ class Policy(Collection):
             if "attributes" in link:
                 link["attributes"] = self.attributes(link["attributes"] or {})
 
-    def _by_own_keys(self, items: Mapping[str, Any], clean: Callable[[str], str]) -> Data:
+    def _by_own_keys(
+        self,
+        items: Mapping[str, Any],
+        clean: Callable[[str], str],
+        scrubbed: frozenset[str] = frozenset(),
+    ) -> Data:
         """The application's own data: sentry-sdk sends it as it is, so only what the application
-        itself names is filtered. Of a command line (sentry-sdk's ArgvIntegration) the program
-        stays."""
+        itself names is filtered (*scrubbed*: where sentry-sdk's scrubber looks). Of a command line
+        (sentry-sdk's ArgvIntegration) the program stays."""
         cleaned: Data = {}
         for key, value in items.items():
             name = str(key)
-            if term_in(name, self.terms) or name.lower() in self.scrubbed:
+            if term_in(name, self.terms) or name.lower() in scrubbed:
                 cleaned[key] = FILTERED
             elif name == "sys.argv" and isinstance(value, (list, tuple)):
                 cleaned[key] = [str(one) for one in value[:1]]

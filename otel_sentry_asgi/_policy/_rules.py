@@ -182,7 +182,8 @@ def without_credentials(url: str) -> str:
     match = _AUTHORITY.match(url)
     assert match is not None  # All in it may be empty.
     start, authority, rest = match.group(1), match.group(2), url[match.end() :]
-    if "@" not in authority and "@" in rest and not _HOST_AND_PORT.fullmatch(authority):
+    host = authority.rpartition("@")[2]
+    if "@" in rest and not _HOST_AND_PORT.fullmatch(host):
         # No host ends like this, but a password may: `user:pa?ss@host`.
         return start + rest.rpartition("@")[2]
-    return start + authority.rpartition("@")[2] + rest
+    return start + host + rest

@@ -16,7 +16,7 @@ from tests.support.otlp import OtlpReceiver
 from tests.support.relay import relay_check
 from tests.support.server import ServerProcess, serve_process
 
-TEXT = {"content-type": "text/plain"}
+AS_TEXT = {**HEADERS, "content-type": "text/plain"}
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,7 @@ def test_what_may_leave_arrives(canary: Canary, setting: str) -> None:
         {"files": {"file": ("a.txt", b"file-content")}, "data": {"field": "file-field"}},
         {
             "content": b"raw-content, long enough",
-            "headers": HEADERS | TEXT,
+            "headers": AS_TEXT,
         },
         {"content": b"{" + b"x" * 20_000 + b"large-content"},
     ],
