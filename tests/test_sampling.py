@@ -125,16 +125,15 @@ def test_a_sampler_may_answer_with_any_number_that_sentry_sdk_takes(
     result: object, rate: float
 ) -> None:
     assert to_rate(result) == rate
-    assert by_sampler(result) == Decision(
-        sampled=rate > 0, sample_rate=rate, sample_rand=sample_rand(1)
-    )
+    reason = None if rate else "sample_rate"
+    assert by_sampler(result) == Decision(rate > 0, rate, sample_rand(1), reason)
 
 
 @pytest.mark.parametrize(
     "result", [None, "1", "yes", -0.1, 1.000001, math.nan, Decimal("NaN"), math.inf, [1], 1j]
 )
 def test_any_other_answer_of_a_sampler_counts_as_0(result: object) -> None:
-    assert by_sampler(result) == Decision(sampled=False, sample_rate=0.0, sample_rand=0.0)
+    assert by_sampler(result) == Decision(False, 0.0, 0.0, "sample_rate")
 
 
 def test_a_sampler_wins_over_the_rate_and_gets_the_context() -> None:
