@@ -67,7 +67,8 @@ def consistent(trace_id: int, trace_state: Mapping[str, str] | None) -> tuple[fl
     if not text:
         return None
     members = dict(member.partition(":")[::2] for member in text.split(";"))
-    threshold = _hex(members.get("th", "").ljust(_HEX_DIGITS, "0") if "th" in members else "")
+    kept_from = members.get("th")
+    threshold = _hex(kept_from.ljust(_HEX_DIGITS, "0")) if kept_from else None
     if threshold is None:
         return None
     random = _hex(members.get("rv", ""))
