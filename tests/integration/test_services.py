@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -60,12 +61,9 @@ def rand_of(trace_id: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ratio", "rate"), [(0.6, 0.3), (0.3, 0.6)])
-def test_the_smaller_rate_keeps_the_same_traces_in_every_service(
-    kent: Kent, ratio: float, rate: float
-) -> None:
-    ids = [f"{number:016x}{number * (1 << 64) // 60:016x}" for number in range(1, 60)]
-    with services(kent, *["bridged"] * 3, ratio=ratio, rate=rate) as url, httpx.Client() as client:
+def test_the_smaller_rate_keeps_the_same_traces_in_every_service(kent: Kent) -> None:
+    ids = [f"{number:016x}{number * (1 << 64) // 61:016x}" for number in range(1, 60)]
+    with services(kent, *["bridged"] * 3, ratio=0.6, rate=0.3) as url, httpx.Client() as client:
         for number, trace_id in enumerate(ids):
             headers = {"traceparent": f"00-{trace_id}-{SPAN}-01"}
             assert client.get(f"{url}/step/{number}", headers=headers).status_code == 200
@@ -96,7 +94,7 @@ def test_a_browsers_pageload_and_services_of_both_kinds_are_one_trace(kent: Kent
     by_release: dict[str, dict[str, Any]] = {item.body["release"]: item.body for item in items}
     chain = [by_release[f"service-{number}"] for number in range(3)]
     assert chain[0]["contexts"]["trace"]["parent_span_id"] == SPAN
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in itertools.pairwise(chain):
         ids = {span["span_id"] for span in before["spans"]}
         assert after["contexts"]["trace"]["parent_span_id"] in ids
     bridged = [i for i in items if i.body["release"] != "service-1"]
