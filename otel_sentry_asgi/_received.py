@@ -42,7 +42,7 @@ def received_in(otel_context: Context | None, trace_id: int) -> Received | None:
     if isinstance(known, Received) and known.trace_id == trace_id:
         return known
     members = baggage.get_all(otel_context)
-    if members.get(_TRACE_ID) != trace_hex(trace_id):
+    if not members or members.get(_TRACE_ID) != trace_hex(trace_id):
         return None
     context = {
         key[len(PREFIX) :]: str(value) for key, value in members.items() if key.startswith(PREFIX)
