@@ -5,15 +5,20 @@ from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi.instrumentor import SentryInstrumentor, instrument, uninstrument
 from otel_sentry_asgi.middleware import SentryMiddleware
 from otel_sentry_asgi.processor import SentrySpanProcessor
+from otel_sentry_asgi.propagator import SentryPropagator, trace_propagation_meta
+from otel_sentry_asgi.sampler import SentrySampler
 
 __all__ = [
     "SentryInstrumentor",
     "SentryMiddleware",
+    "SentryPropagator",
+    "SentrySampler",
     "SentrySpanProcessor",
     "Settings",
     "SettingsError",
     "instrument",
     "stats",
+    "trace_propagation_meta",
     "uninstrument",
 ]
 

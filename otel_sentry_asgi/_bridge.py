@@ -15,11 +15,13 @@ from functools import partial
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.context.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import MAX_ROOTS
+from otel_sentry_asgi._deciding import decide_trace
 from otel_sentry_asgi._events import Events
 from otel_sentry_asgi._gathering import Tree
 from otel_sentry_asgi._guard import contained
@@ -30,14 +32,15 @@ from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._pipeline import Pipeline
 from otel_sentry_asgi._provider import Flush
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
+from otel_sentry_asgi._semconv import Attributes
 from otel_sentry_asgi._sessions import Sessions
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
-from otel_sentry_asgi._translate.segment import transaction_name
+from otel_sentry_asgi._translate.segment import NO_REQUEST, transaction_name
 from otel_sentry_asgi.export import Exporter
-from otel_sentry_asgi.sampling import Decision, Decisions, decide
+from otel_sentry_asgi.sampling import Decision, Decisions
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -60,18 +63,18 @@ class Bridge:
         self.provider: Any = None
         """The tracer provider that was joined; without one, it is the global one."""
         self._exporter = exporter
-        self._decisions = Decisions()
+        self.decisions = Decisions()
         self._units: OrderedDict[tuple[int, int], Exchange] = OrderedDict()
         """What `_begin_unit` made, by the ids of its root."""
         self._ledger = Ledger(clock)
         self.sessions = Sessions(clock, sentry.send_sessions)
         self.issues = Issues(settings, self.stats, self._ledger, clock)
-        self.events = Events(settings, self.stats, self._ledger, self._decisions, self.issues)
+        self.events = Events(settings, self.stats, self._ledger, self.decisions, self.issues)
         self.pipeline = Pipeline(
             settings,
             exporter,
             self.stats,
-            self._decisions,
+            self.decisions,
             tell=self.issues.told,
             tidy=self._tidy,
             clock=clock,
@@ -98,7 +101,7 @@ class Bridge:
             logger.warning("nothing is sent to Sentry: %s", sentry.why_inert())
         return False
 
-    def started(self, span: Span) -> None:
+    def started(self, span: Span, otel_context: Context | None = None) -> None:
         """A local root has started: find or make its exchange, decide, tell the worker."""
         if not self.is_ready():
             return
@@ -110,11 +113,11 @@ class Bridge:
             exchange.root, exchange.current = span, context
         if not context.trace_flags.sampled:
             return
-        decision = self._decisions.get(context.trace_id)
+        decision = self.decisions.get(context.trace_id)
         if decision is None:
-            decision = _decide(span, exchange)
-            self._decisions.add(context.trace_id, decision)
-        if decision.sampled:
+            facts = partial(_facts, span, exchange)
+            decision = decide_trace(self.decisions, context, otel_context, facts)
+        if decision.sampled or self._may_keep(decision):
             self.pipeline.started(context, exchange)
 
     def ended(self, span: ReadableSpan) -> None:
@@ -122,11 +125,11 @@ class Bridge:
         parent = span.parent
         is_root = parent is None or parent.is_remote
         exchange = current_exchange.get()
-        decision = self._decisions.get(span.context.trace_id)
-        if decision is None or decision.sampled:
+        decision = self.decisions.get(span.context.trace_id)
+        if decision is None or decision.sampled or self._may_keep(decision):
             self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
         else:
-            self.pipeline.unsampled(span, exchange, decision)
+            self.pipeline.unsampled(span, exchange, decision.reason)
         if exchange is not None:
             exchange.trail.append(span)
         if is_root and self._units:
@@ -144,14 +147,18 @@ class Bridge:
         root = tree.root
         exchange = Exchange(None, root=root) if root is not None else None
         for span in [root, *tree.spans] if root is not None else tree.spans:
-            decision = self._decisions.get(span.context.trace_id)
+            decision = self.decisions.get(span.context.trace_id)
             if decision is None and exchange is not None:
-                decision = _decide(span, exchange)
-                self._decisions.add(span.context.trace_id, decision)
-            if decision is None or decision.sampled:
+                facts = partial(_facts, span, exchange)
+                decision = decide_trace(self.decisions, span.context, Context(), facts)
+            if decision is None or decision.sampled or self._may_keep(decision):
                 self.pipeline.ended(span, exchange, wake=True)
             else:
-                self.pipeline.unsampled(span, exchange, decision)
+                self.pipeline.unsampled(span, exchange, decision.reason)
+
+    def _may_keep(self, decision: Decision) -> bool:
+        """Whether a trace that the rate leaves out is kept if something fails in it."""
+        return self.settings.keep_failed and decision.sample_rate is not None
 
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""
@@ -203,7 +210,7 @@ class Bridge:
         with contained("fork"):
             sentry.begin_in_child()
         self.stats.clear()
-        self._decisions.clear()
+        self.decisions.clear()
         self._units.clear()
         self.sessions.clear()
         self.pipeline.reset()
@@ -253,35 +260,42 @@ def current_ids() -> tuple[str, str] | None:
     return trace_hex(context.trace_id), span_hex(context.span_id)
 
 
-def _decide(span: ReadableSpan, exchange: Exchange) -> Decision:
-    """The client's decision; a sampler of the application that raises means not sampled."""
-    rate, sampler = sentry.tracing()
-    with contained("traces_sampler"):
-        return decide(
-            span.context.trace_id,
-            rate=rate,
-            sampler=sampler,
-            sampling_context=partial(_sampling_context, span, exchange),
-        )
-    return Decision(sampled=False, sample_rate=0.0, sample_rand=0.0)
+def _facts(span: ReadableSpan, exchange: Exchange) -> Data:
+    attributes = span.attributes or {}
+    return start_facts(span.context, span.parent, span.name, span.kind, attributes, exchange)
 
 
-def _sampling_context(span: ReadableSpan, exchange: Exchange) -> Data:
-    """What `traces_sampler` is called with, in the form that sentry-sdk gives it."""
-    facts = exchange.facts()
+def start_facts(
+    context: SpanContext,
+    parent: SpanContext | None,
+    name: str,
+    kind: SpanKind,
+    attributes: Attributes,
+    exchange: Exchange | None = None,
+) -> Data:
+    """What `traces_sampler` is told of a local root that starts, in the form that sentry-sdk gives
+    it: named as its transaction will be, as far as that is known then."""
+    span = ReadableSpan(name, context, kind=kind, attributes=attributes)
+    facts = exchange.facts() if exchange is not None else NO_REQUEST
     name, source = transaction_name(span, facts=facts)
-    websocket = facts.websocket and span.kind is SpanKind.SERVER
-    context, parent = span.context, span.parent
+    websocket = facts.websocket and kind is SpanKind.SERVER
+    has_parent = parent is not None and parent.is_valid
     return {
         "transaction_context": {
             "trace_id": trace_hex(context.trace_id),
-            "span_id": span_hex(context.span_id),
-            "parent_span_id": span_hex(parent.span_id) if parent is not None else None,
+            "span_id": span_hex(context.span_id) if context.span_id else None,
+            "parent_span_id": span_hex(parent.span_id) if parent and has_parent else None,
             "name": name,
+            "description": name,
             "source": source,
             "op": to_op(Reading(span, websocket=websocket)),
+            "start_timestamp": None,
+            "timestamp": None,
+            "sampled": None,
+            "data": dict(attributes),
         },
-        "parent_sampled": bool(parent.trace_flags.sampled) if parent is not None else None,
-        "asgi_scope": exchange.asgi_scope,
-        "attributes": dict(span.attributes or {}),
+        "parent_sampled": bool(parent.trace_flags.sampled) if parent and has_parent else None,
+        "parent_sample_rate": None,
+        "asgi_scope": exchange.asgi_scope if exchange is not None else None,
+        "attributes": dict(attributes),
     }

@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._breadcrumbs import to_breadcrumbs
-from otel_sentry_asgi._dsc import sampling_context
+from otel_sentry_asgi._deciding import context_of
 from otel_sentry_asgi._errors import is_framework_log, is_own_noise, is_server_text
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
@@ -164,8 +164,7 @@ class Events:
             if root.parent is not None:
                 linked["parent_span_id"] = span_hex(root.parent.span_id)
             linked["op"] = to_op(Reading(root)) or "function"
-        decision = self._decisions.get(context.trace_id)
-        dsc = sampling_context(context.trace_id, sentry.facts(), decision)
+        dsc = context_of(self._decisions, context.trace_id)
         if dsc is not None:
             linked["dynamic_sampling_context"] = dsc
         event.setdefault("contexts", {})["trace"] = linked

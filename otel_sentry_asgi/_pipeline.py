@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext, SpanKind
+from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import Assembler
-from otel_sentry_asgi._dsc import sampling_context
+from otel_sentry_asgi._deciding import decide_by_id
+from otel_sentry_asgi._dsc import continued, sampling_context
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Data, Transaction
 from otel_sentry_asgi._noise import Noise, adopt
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._segment import Segment, shortened
-from otel_sentry_asgi._semconv import FULL_URL, first_text
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi._traffic import OwnTraffic
 from otel_sentry_asgi._translate.resource import resource_defaults
 from otel_sentry_asgi._translate.segment import NO_REQUEST, RequestFacts, rename, to_transaction
 from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
 from otel_sentry_asgi._trim import trim
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
-from otel_sentry_asgi.sampling import Decision, Decisions, decide
+from otel_sentry_asgi.sampling import Decision, Decisions
 
 Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
 
@@ -70,9 +71,10 @@ class Pipeline:
         self._tidy = tidy
         self._clock = clock
         self._closing = False
+        self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
-        self._unsampled: deque[bool] = deque()
-        """For each span of a trace that is not sent, whether it is a local root."""
+        self._unsampled: deque[tuple[str, bool]] = deque()
+        """For each span of a trace that is not sent, why, and whether it is a local root."""
         self._worker = Worker(self._turn, max_queue=settings.max_queue)
 
     def started(self, context: SpanContext, exchange: Exchange) -> None:
@@ -88,22 +90,29 @@ class Pipeline:
         """See to it that the worker has a turn."""
         self._worker.wake()
 
-    def unsampled(self, span: ReadableSpan, exchange: Exchange | None, decision: Decision) -> None:
+    def unsampled(self, span: ReadableSpan, exchange: Exchange | None, reason: str | None) -> None:
         """An ended span of a trace that is not sent: it may have exceptions, and is counted unless
-        tracing is off."""
+        tracing is off, which is no *reason*."""
         if span.events and any(event.name == "exception" for event in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
-        if decision.sample_rate is not None and not self._is_left_out(span):
-            self._unsampled.append(span.parent is None or span.parent.is_remote)
-            if len(self._unsampled) >= MAX_UNSAMPLED:
-                self._worker.wake()
+        if reason is not None and not self._is_left_out(span):
+            self._note_unsampled(reason, is_root=span.parent is None or span.parent.is_remote)
+
+    def dropped(self, reason: str) -> None:
+        """A local root that our sampler did not let begin."""
+        self._note_unsampled(reason, is_root=True)
+
+    def _note_unsampled(self, reason: str, *, is_root: bool) -> None:
+        self._unsampled.append((reason, is_root))
+        if len(self._unsampled) >= MAX_UNSAMPLED:
+            self._worker.wake()
 
     def _count_unsampled(self) -> None:
-        """Report what `unsampled` has noted."""
-        count = len(self._unsampled)
-        roots = sum(self._unsampled.popleft() for _ in range(count))
-        if count:
-            self._lost_spans("sample_rate", count, segments=roots)
+        """Report what has been noted."""
+        noted = Counter(self._unsampled.popleft() for _ in range(len(self._unsampled)))
+        for reason in {reason for reason, _ in noted}:
+            roots = noted[reason, True]
+            self._lost_spans(reason, roots + noted[reason, False], segments=roots)
 
     def force_flush(self, timeout: float) -> bool:
         """Send every segment whose root has ended; False if that took longer than *timeout*
@@ -180,15 +189,18 @@ class Pipeline:
                 self._tell(span, segment.exchange, spans)
 
     def _is_left_out(self, span: ReadableSpan) -> bool:
-        return is_asgi_event(span) and not self._settings.keep_asgi_spans
+        if is_asgi_event(span):
+            return not self._settings.keep_asgi_spans
+        # An upload that is a root has been announced: it is left out when its segment is complete.
+        return self.traffic.holds(span) and not is_local_root(span)
 
     def _send(self, segment: Segment) -> None:
+        if self.traffic.holds(segment.root):
+            return
         decision = self._decision_of(segment)
         if not decision.sampled:
-            if decision.sample_rate is not None:
-                self._lost_segment("sample_rate", segment)
-            return
-        if _is_upload(segment.root):
+            if decision.reason is not None:
+                self._lost_segment(decision.reason, segment)
             return
         if _is_superseded(segment):
             self._stats.add("superseded")
@@ -241,24 +253,33 @@ class Pipeline:
     def _decision_of(self, segment: Segment) -> Decision:
         """The decision made at the start; for a trace without any, what its id gives."""
         trace_id = segment.root.context.trace_id
-        known = self._decisions.get(trace_id)
-        if known is not None:
-            return known
-        rate, sampler = sentry.tracing()
-        rate = 1.0 if sampler is not None else rate
-        return decide(trace_id, rate=rate, sampler=None, sampling_context=dict)
+        decision = self._decisions.get(trace_id)
+        if decision is None:
+            decision = decide_by_id(trace_id)
+        if self._settings.keep_failed and decision.sample_rate is not None and _has_failed(segment):
+            # Of what failed everything is kept, also what the rate would have kept.
+            decision = Decision(True, 1.0, decision.sample_rand)
+            self._decisions.add(trace_id, decision)
+            frozen = self._decisions.frozen(trace_id)
+            if frozen is not None:
+                self._decisions.freeze(trace_id, continued(frozen, decision, changed=True))
+        return decision
 
     def _to_transaction(
         self, segment: Segment, decision: Decision, facts: RequestFacts
     ) -> Transaction:
         root, exchange = segment.root, segment.exchange
         is_own = segment.partial or (exchange is not None and exchange.is_root(root))
+        trace_id = root.context.trace_id
+        frozen = self._decisions.frozen(trace_id)
         transaction = to_transaction(
             root if segment.since is None else shortened(root, segment.since),
             segment.children,
             event_id=uuid.uuid4().hex,
             facts=facts,
-            sampling_context=sampling_context(root.context.trace_id, sentry.facts(), decision),
+            sampling_context=(
+                None if frozen is not None else sampling_context(trace_id, sentry.facts(), decision)
+            ),
             late=segment.late,
             dropped=segment.dropped,
         )
@@ -268,6 +289,8 @@ class Pipeline:
             by_hand = sentry.name_set_by_hand(exchange.current_scope)
             if by_hand is not None:
                 rename(transaction, by_hand)
+        if frozen:
+            transaction["contexts"]["trace"]["dynamic_sampling_context"] = dict(frozen)
         sentry.fill_defaults(transaction, resource_defaults(root.resource))
         return transaction
 
@@ -291,12 +314,14 @@ def _suppressed() -> otel_context.Context:
     return otel_context.set_value(key, value=True)
 
 
-def _is_upload(span: ReadableSpan) -> bool:
-    """Whether the span is an upload to Sentry itself."""
-    if span.kind is not SpanKind.CLIENT:
-        return False
-    url, prefix = first_text(span.attributes or {}, FULL_URL), sentry.upload_prefix()
-    return bool(url and prefix and url.startswith(prefix))
+def _has_failed(segment: Segment) -> bool:
+    """Whether an exception was reported in the segment's request, or one of its spans failed."""
+    exchange = segment.exchange
+    if exchange is not None and exchange.told:
+        return True
+    return any(
+        span.status.status_code is StatusCode.ERROR for span in (segment.root, *segment.children)
+    )
 
 
 def _subject(segment: Segment) -> ReadableSpan:

@@ -29,6 +29,8 @@ IgnoredError = type[BaseException] | Callable[[BaseException], bool]
 
 ERROR_MODES = ("unhandled", "recorded", "all")
 
+TRACES = ("w3c", "sentry")
+
 _PREFIX = "OTEL_SENTRY_"
 
 
@@ -64,6 +66,17 @@ class Settings:
 
     keep_asgi_spans: bool = False
     """Send the `http send` and `http receive` spans of OTel's ASGI middleware, too."""
+
+    keep_failed: bool = False
+    """Send the segments in which something failed (a reported exception, a span with an error
+    status) whatever `traces_sample_rate` says, with a rate of 1."""
+
+    propagate: bool = True
+    """Let `instrument()` add `SentryPropagator` beside the propagator that is there."""
+
+    incoming_trace: str = "w3c"
+    """Which trace is continued when a request brings `traceparent` and `sentry-trace` of two:
+    `w3c` or `sentry`."""
 
     errors: str = "recorded"
     """Which exceptions become issues: `unhandled` (left the application or the root span),
@@ -131,8 +144,12 @@ class Settings:
         self._require("max_age", lambda value: value > 0, "more than 0 seconds")
         for name in ("max_spans", "max_queue", "max_buffered"):
             self._require(name, lambda value: value >= 1, "a whole number, at least 1", int)
-        for name in ("keep_asgi_spans", "flush_provider", "ignore_orphan_clients", "send_logs"):
+        for name in (
+            *("keep_asgi_spans", "keep_failed", "propagate", "flush_provider"),
+            *("ignore_orphan_clients", "send_logs"),
+        ):
             self._require(name, lambda _: True, "True or False", bool)
+        self._require("incoming_trace", TRACES.__contains__, f"one of {TRACES}", str)
         self._require("errors", ERROR_MODES.__contains__, f"one of {ERROR_MODES}", str)
         for name in ("failed_request_status_codes", "trace_ignore_status_codes"):
             codes = self._require_all(name, _is_status, "a set of HTTP statuses")

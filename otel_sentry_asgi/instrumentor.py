@@ -12,6 +12,7 @@ request finds no tracer provider at all, a provider.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -19,12 +20,12 @@ from collections.abc import Awaitable, Collection
 from typing import Any
 
 import wrapt
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry._logs import get_logger_provider
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
     BaseInstrumentor,
 )
-from opentelemetry.instrumentation.utils import unwrap
+from opentelemetry.instrumentation.utils import suppress_instrumentation, unwrap
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_sentry_asgi import sentry
@@ -33,10 +34,12 @@ from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._metrics import observe
 from otel_sentry_asgi._settings import Settings, SettingsError
+from otel_sentry_asgi._traffic import otlp_endpoints
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.logs import SentryLogRecordProcessor
 from otel_sentry_asgi.middleware import App, Receive, Scope, Send, run
 from otel_sentry_asgi.processor import SentrySpanProcessor
+from otel_sentry_asgi.propagator import SentryPropagator, join
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -57,6 +60,10 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _logger_provider: Any = None
     _makes_provider = False
     _told = False
+    _propagator: SentryPropagator | None = None
+    _textmaps: tuple[Any, Any] = (None, None)
+    """The global propagator before us, and with us."""
+    _has_run = False
     _wrapped: list[tuple[Any, str, Any]]
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -101,7 +108,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if unattended:
             init_sentry(os.environ)
         self._makes_provider = unattended
-        obtain(settings, exporter)
+        bridge = obtain(settings, exporter)
+        bridge.pipeline.traffic.otlp = otlp_endpoints(os.environ)
         self._processor = SentrySpanProcessor()
         self._log_processor = SentryLogRecordProcessor()
         self._wrapped = []
@@ -110,6 +118,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             trace.set_tracer_provider(provider)
         self._attach(provider)
         self._attach_to_logs(logger_provider)
+        self._has_run = False
+        self._join_propagation()
         self._wrap_all()
         with contained("metrics"):
             observe(meter_provider)
@@ -140,6 +150,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             )
         self._provider = self._logger_provider = None
         self._makes_provider = self._told = False
+        self._leave_propagation()
 
     @property
     def makes_provider(self) -> bool:
@@ -204,6 +215,28 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         with contained("instrument"):
             self._attach()
 
+    def _join_propagation(self) -> None:
+        """Put our propagator behind the one that is there: now, and once more when the first
+        request comes, in case the application has set its own meanwhile."""
+        bridge = active()
+        if bridge is None or not bridge.settings.propagate:
+            return
+        before = propagate.get_global_textmap()
+        joined, propagator = join(before)
+        if propagator is not None:
+            self._leave_propagation()
+            self._propagator, self._textmaps = propagator, (before, joined)
+            propagate.set_global_textmap(joined)
+
+    def _leave_propagation(self) -> None:
+        """Put back what was there, unless somebody has replaced it; ours does nothing then."""
+        before, joined = self._textmaps
+        if joined is not None and propagate.get_global_textmap() is joined:
+            propagate.set_global_textmap(before)
+        if self._propagator is not None:
+            self._propagator.detached = True
+        self._propagator, self._textmaps = None, (None, None)
+
     def _wrap_all(self) -> None:
         self._wrap(trace, "set_tracer_provider", self._after_set)
         for module in _LAYERS:
@@ -220,6 +253,9 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             )
         else:
             self._wrap(sdk, "_run_app", self._in_place_of_sdk)
+
+        for transport in sentry.sdk_transports():
+            self._wrap(transport, "_send_request", _without_spans)
 
     def _wrap_otel(self, module: Any) -> None:
         self._wrap(getattr(module, _LAYERS[module.__name__]), "__call__", self._around_otel)
@@ -252,11 +288,33 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if self._provider is None or self._logger_provider is None:
             with contained("instrument"):
                 self.join(is_request=scope["type"] != "lifespan")
+        if not self._has_run:
+            self._has_run = True
+            with contained("instrument"):
+                self._join_propagation()
         bridge = active()
         if bridge is None:
             await app(scope, receive, send)
         else:
             await run(bridge, app, scope, receive, send)
+
+
+def _without_spans(
+    wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """An upload to Sentry is no work of the application's: HTTP clients that OTel has instrumented
+    make no span of it."""
+    if inspect.iscoroutinefunction(wrapped):
+        return _awaited_without_spans(wrapped, args, kwargs)
+    with suppress_instrumentation():
+        return wrapped(*args, **kwargs)
+
+
+async def _awaited_without_spans(
+    wrapped: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    with suppress_instrumentation():
+        return await wrapped(*args, **kwargs)
 
 
 _NAMES = ("scope", "receive", "send")

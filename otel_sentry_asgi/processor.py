@@ -70,7 +70,7 @@ class SentrySpanProcessor(SpanProcessor):
             if parent is None or parent.is_remote:
                 if span.resource is not self._resource:
                     self._covers(span.resource)
-                self._bridge.started(span)
+                self._bridge.started(span, parent_context)
         except BaseException as error:
             if not is_contained("on_start", error):
                 raise

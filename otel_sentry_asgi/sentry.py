@@ -11,6 +11,7 @@ leaves outgoing headers to OTel (`scope.py`).
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 import warnings
@@ -21,6 +22,7 @@ from contextvars import ContextVar
 from copy import deepcopy
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import urlsplit
 
 import sentry_sdk
 from sentry_sdk import scope as sdk_scope
@@ -52,6 +54,8 @@ except ImportError:  # Before stream mode.
     NoOpStreamedSpan = None  # type: ignore[assignment,misc]
 
 logger = logging.getLogger("otel_sentry_asgi")
+
+_PORTS = {"http": 80, "https": 443}
 
 EventProcessor = Callable[[Any, Any], Any]
 
@@ -119,6 +123,47 @@ def ignored_statuses() -> Collection[int]:
     return options().get("trace_ignore_status_codes") or ()
 
 
+def downsample_factor() -> int:
+    """How many times the client's monitor asks to halve the rate: 0 unless under backpressure."""
+    monitor = sentry_sdk.get_client().monitor
+    return monitor.downsample_factor if monitor is not None else 0
+
+
+def continuation() -> tuple[str | None, bool]:
+    """The client's organisation, and whether only its own traces are continued
+    (`strict_trace_continuation`)."""
+    known = facts()
+    strict = bool(options().get("strict_trace_continuation", False))
+    return known.org_id if known is not None else None, strict
+
+
+def may_propagate(url: str | None) -> bool:
+    """Whether requests to *url* (None: not known) carry Sentry's headers: if it matches
+    `trace_propagation_targets` and is not Sentry itself."""
+    targets = options().get("trace_propagation_targets")
+    targets = EVERYWHERE if targets is None else targets
+    if url is None:
+        return EVERYWHERE[0] in targets
+    if _is_sentry(url):
+        return False
+    return any(re.search(target, url) for target in targets)
+
+
+EVERYWHERE = (".*",)
+"""The client's default for `trace_propagation_targets`."""
+
+
+def _is_sentry(url: str) -> bool:
+    """Whether the URL is on Sentry's host, and below the path of a DSN that has one: an application
+    on the same host is not Sentry."""
+    dsn = _dsn()
+    if dsn is None:
+        return False
+    parts = urlsplit(url)
+    port = parts.port or _PORTS.get(parts.scheme)
+    return (parts.hostname, port) == (dsn.host, dsn.port) and parts.path.startswith(dsn.path)
+
+
 def facts() -> ClientFacts | None:
     """What the client contributes to a dynamic sampling context; None without a DSN."""
     client = sentry_sdk.get_client()
@@ -130,8 +175,12 @@ def facts() -> ClientFacts | None:
         public_key=dsn.public_key,
         release=given.get("release"),
         environment=given.get("environment"),
-        org_id=given.get("org_id") or getattr(dsn, "org_id", None),
+        org_id=_text(given.get("org_id")) or getattr(dsn, "org_id", None),
     )
+
+
+def _text(value: object) -> str | None:
+    return str(value) if value else None
 
 
 def upload_prefix() -> str | None:
@@ -139,8 +188,7 @@ def upload_prefix() -> str | None:
     dsn = _dsn()
     if dsn is None:
         return None
-    default = {"http": 80, "https": 443}.get(dsn.scheme)
-    port = "" if dsn.port == default else f":{dsn.port}"
+    port = "" if dsn.port == _PORTS.get(dsn.scheme) else f":{dsn.port}"
     return f"{dsn.scheme}://{dsn.host}{port}{dsn.path or '/'}api/{dsn.project_id}/"
 
 
@@ -539,6 +587,15 @@ def sdk_asgi_middleware() -> type | None:
     from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 
     return SentryAsgiMiddleware if hasattr(SentryAsgiMiddleware, "_run_app") else None
+
+
+def sdk_transports() -> list[type]:
+    """sentry-sdk's transports whose `_send_request` makes the upload, where 2.x has it."""
+    from sentry_sdk import transport
+
+    names = ("BaseHttpTransport", "AsyncHttpTransport")
+    found = (getattr(transport, name, None) for name in names)
+    return [one for one in found if one is not None and "_send_request" in vars(one)]
 
 
 def _applied_flag() -> ContextVar[bool] | None:

@@ -21,6 +21,8 @@ PUBLIC_MODULES = {
     "logs",
     "middleware",
     "processor",
+    "propagator",
+    "sampler",
     "sampling",
     "sentry",
     "span_exporter",

@@ -8,14 +8,25 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    StaticSampler,
+    TraceIdRatioBased,
+)
 from opentelemetry.sdk.trace.sampling import Decision as OtelDecision
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
+from otel_sentry_asgi.sampler import SentrySampler
 from otel_sentry_asgi.sampling import (
     MAX_DECISIONS,
     Decision,
     Decisions,
+    consistent,
     decide,
+    rand_between,
+    rate_of,
     sample_rand,
     to_rate,
 )
@@ -125,16 +136,15 @@ def test_a_sampler_may_answer_with_any_number_that_sentry_sdk_takes(
     result: object, rate: float
 ) -> None:
     assert to_rate(result) == rate
-    assert by_sampler(result) == Decision(
-        sampled=rate > 0, sample_rate=rate, sample_rand=sample_rand(1)
-    )
+    reason = None if rate else "sample_rate"
+    assert by_sampler(result) == Decision(rate > 0, rate, sample_rand(1), reason)
 
 
 @pytest.mark.parametrize(
     "result", [None, "1", "yes", -0.1, 1.000001, math.nan, Decimal("NaN"), math.inf, [1], 1j]
 )
 def test_any_other_answer_of_a_sampler_counts_as_0(result: object) -> None:
-    assert by_sampler(result) == Decision(sampled=False, sample_rate=0.0, sample_rand=0.0)
+    assert by_sampler(result) == Decision(False, 0.0, 0.0, "sample_rate")
 
 
 def test_a_sampler_wins_over_the_rate_and_gets_the_context() -> None:
@@ -174,3 +184,132 @@ def test_of_too_many_decisions_the_oldest_are_forgotten() -> None:
         decisions.add(trace_id, decision)
     known = [decisions.get(trace_id) is decision for trace_id in range(MAX_DECISIONS + 2)]
     assert known == [False] * 2 + [True] * MAX_DECISIONS
+
+
+# -- what came with the trace, and what OTel did ---------------------------------------------------
+
+
+@pytest.mark.parametrize("came", [True, False])
+def test_sentrys_own_decision_wins_over_the_rate_and_loses_to_a_sampler(came: bool) -> None:
+    def made(sampler: Any, rate: float) -> bool:
+        return decide(
+            1 << 62, rate=rate, sampler=sampler, sampling_context=dict, parent_sampled=came
+        ).sampled
+
+    assert made(None, 1.0 - came) is came
+    assert made(lambda _: not came, 1.0) is not came
+
+
+def test_the_number_that_came_is_taken() -> None:
+    given: Any = {"rate": 0.5, "sampler": None, "sampling_context": dict}
+    assert decide(1, rand=0.7, **given) == Decision(False, 0.5, 0.7, "sample_rate")
+    assert decide(LARGEST, rand=0.3, **given) == Decision(True, 0.5, 0.3)
+
+
+def test_backpressure_halves_the_rate_and_says_so_where_it_made_the_difference() -> None:
+    given: Any = {"rate": 0.8, "sampler": None, "sampling_context": dict, "downsample": 2}
+    assert decide(1, rand=0.1, **given) == Decision(True, 0.2, 0.1)
+    assert decide(1, rand=0.2, **given) == Decision(False, 0.2, 0.2, "backpressure")
+    assert decide(1, rand=0.9, **given) == Decision(False, 0.2, 0.9, "sample_rate")
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"), [(0.0, 1.0), (0.0, 0.25), (0.25, 1.0), (1 / 3, 2 / 3), (0.0, 0.000001)]
+)
+def test_a_number_for_a_decision_without_one_fits_it(
+    lower: float, upper: float, trace_ids: list[int]
+) -> None:
+    numbers = [rand_between(trace_id, lower, upper) for trace_id in trace_ids[:2_000]]
+    assert all(lower <= number < upper for number in numbers)
+    assert all(float(f"{number:.6f}") == number for number in numbers)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(0.0, 0.0), (1.0, 1.0), (0.0, 1e-7), (0.9999999, 1)])
+def test_where_no_number_fits_it_is_that_of_the_trace(lower: float, upper: float) -> None:
+    assert rand_between(LARGEST, lower, upper) == sample_rand(LARGEST)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "rate"),
+    [
+        (TraceIdRatioBased(0.25), 0.25),
+        (TraceIdRatioBased(1e-05), 1e-05),
+        (ParentBased(TraceIdRatioBased(1 / 3)), 1 / 3),
+        (SentrySampler(ParentBased(TraceIdRatioBased(0.5))), 0.5),
+        (ALWAYS_ON, 1.0),
+        (ParentBased(ALWAYS_OFF), 0.0),
+        (ParentBased(ALWAYS_OFF, remote_parent_sampled=TraceIdRatioBased(0.1)), 0.0),
+        (None, None),
+    ],
+)
+def test_the_rate_of_otels_samplers_is_in_their_description(
+    sampler: Sampler | None, rate: float | None
+) -> None:
+    assert rate_of(sampler) == rate
+    assert rate_of(sampler) == rate  # As remembered.
+
+
+def test_of_a_sampler_of_ones_own_no_rate_is_known() -> None:
+    class Own(StaticSampler):
+        def get_description(self) -> str:
+            return "IdRatioBased{0.5}"
+
+    assert rate_of(Own(OtelDecision.DROP)) is None
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, {}, {"ot": ""}, {"ot": "rv:00000000000001"}, {"ot": "th:xyz"}, {"ot": "th:"},
+     {"ot": "th:123456789012345"}, {"other": "th:8"}],
+)  # fmt: skip
+def test_without_a_threshold_a_trace_is_not_of_a_consistent_sampler(state: Any) -> None:
+    assert consistent(1, state) is None
+
+
+def test_a_threshold_and_a_random_value_say_how_otel_sampled() -> None:
+    assert consistent(0, {"ot": "th:c"}) == (0.999999, 0.25)
+    assert consistent((1 << 56) - 1, {"ot": "th:c;p:8"}) == (0.0, 0.25)
+    assert consistent(0, {"ot": "th:0;rv:80000000000000"}) == (0.499999, 1.0)
+
+
+def test_otels_consistent_samplers_compose_as_well(trace_ids: list[int]) -> None:
+    """They keep the other end of the numbers: with the trace id's own one, a half of 50 % would be
+    nothing."""
+    experimental = pytest.importorskip("opentelemetry.sdk.trace._sampling_experimental")
+    sampler = experimental.composite_sampler(experimental.composable_traceid_ratio_based(0.5))
+    kept = 0
+    for trace_id in trace_ids[:20_000]:
+        result = sampler.should_sample(None, trace_id, "span")
+        if result.decision is OtelDecision.RECORD_AND_SAMPLE:
+            found = consistent(trace_id, result.trace_state)
+            assert found is not None
+            rand, rate = found
+            assert rate == 0.5
+            assert rand < rate
+            kept += decide(1, rate=0.25, sampler=None, sampling_context=dict, rand=rand).sampled
+    assert kept / 20_000 == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("r1", "r2"), [(0.5, 0.1), (0.1, 0.5), (0.3, 0.3)])
+def test_of_a_million_traces_the_smaller_rate_arrives(r1: float, r2: float) -> None:
+    """OTel keeps its ratio of the ids, Sentry its own of what is left: as many as the smaller one,
+    and for each service the very same, since nothing but the id decides."""
+    chance, total, rate = random.Random(6), 1_000_000, min(r1, r2)
+    bound = TraceIdRatioBased.get_bound_for_rate(r1)
+    kept = 0
+    for trace_id in (chance.getrandbits(128) for _ in range(total)):
+        if trace_id & LARGEST >> 64 < bound:
+            kept += at_rate(r2, trace_id).sampled
+    five_sigma = 5 * (rate * (1 - rate) / total) ** 0.5
+    assert kept / total == pytest.approx(rate, abs=five_sigma)
+
+
+def test_what_is_frozen_is_remembered_by_trace_and_bounded() -> None:
+    decisions = Decisions()
+    for trace_id in range(MAX_DECISIONS + 1):
+        decisions.freeze(trace_id, {"trace_id": str(trace_id)})
+    assert decisions.frozen(0) is None
+    assert decisions.frozen(1) == {"trace_id": "1"}
+    decisions.clear()
+    assert decisions.frozen(1) is None

@@ -131,6 +131,7 @@ def test_uninstrument_takes_away_exactly_what_was_added() -> None:
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from sentry_sdk import scope
         from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
+        from sentry_sdk.transport import BaseHttpTransport
 
         def state():
             provider = trace.get_tracer_provider()
@@ -141,6 +142,7 @@ def test_uninstrument_takes_away_exactly_what_was_added() -> None:
                 list(scope.global_event_processors), scope.has_external_propagation_context(),
                 type(vars(OpenTelemetryMiddleware)["__call__"]).__name__,
                 type(vars(SentryAsgiMiddleware)["_run_app"]).__name__,
+                type(vars(BaseHttpTransport)["_send_request"]).__name__,
             ]
 
         init()
@@ -165,8 +167,9 @@ def test_uninstrument_takes_away_exactly_what_was_added() -> None:
     )
 
     assert facts["same"] is True
-    # The processors, the global event processors, the slot for ids, and the two wrapped methods.
-    assert facts["changed"] == [2, 7, 8, 9, 10]
+    # The processors, the propagator beside the one that is there, the global event processors, the
+    # slot for ids, and the three wrapped methods.
+    assert facts["changed"] == [2, 3, 7, 8, 9, 10, 11]
     assert facts["rounds"] == [["GET /a"], ["GET /a", "GET /a"]]
     assert facts["sent"] == ["GET /a", "GET /a"]
     assert facts["memory"] == 9, "OTel's own exporter goes on"

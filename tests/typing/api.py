@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from opentelemetry.propagate import set_global_textmap
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import otel_sentry_asgi
 from otel_sentry_asgi import (
     SentryInstrumentor,
     SentryMiddleware,
+    SentryPropagator,
+    SentrySampler,
     SentrySpanProcessor,
     Settings,
     SettingsError,
     instrument,
     stats,
+    trace_propagation_meta,
     uninstrument,
 )
 from otel_sentry_asgi.cleaning import CleaningSpanExporter
@@ -52,6 +59,19 @@ def set_up_by_hand() -> TracerProvider:
     provider.add_span_processor(SentrySpanProcessor())
     provider.add_span_processor(SentrySpanProcessor(Settings(), exporter=SdkExporter()))
     return provider
+
+
+def let_sentry_decide_for_otel() -> TracerProvider:
+    return TracerProvider(sampler=SentrySampler(ParentBasedTraceIdRatio(0.5)))
+
+
+def propagate_by_hand() -> None:
+    ours = SentryPropagator(incoming_trace="sentry")
+    set_global_textmap(CompositePropagator([TraceContextTextMapPropagator(), ours]))
+
+
+def page() -> str:
+    return f"<head>{trace_propagation_meta()}</head>"
 
 
 def read_settings(environ: dict[str, str]) -> Settings:

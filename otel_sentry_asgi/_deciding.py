@@ -1,0 +1,99 @@
+"""Decides for a trace when its first span starts here: what came with it, the client's options,
+OTel's own rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context.context import Context
+from opentelemetry.sdk.trace.sampling import Sampler
+from opentelemetry.trace import SpanContext
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._dsc import continued, received_rand, sampling_context, to_number
+from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._received import received_in
+from otel_sentry_asgi.sampling import Decision, Decisions, consistent, decide, rate_of, sample_rand
+
+_TRACES_SAMPLER = contained("traces_sampler")
+
+
+def decide_trace(
+    decisions: Decisions,
+    span_context: SpanContext,
+    otel_context: Context | None,
+    facts: Callable[[], Mapping[str, Any]],
+) -> Decision:
+    """Decide, and remember it together with the context that came with the trace.
+
+    *facts* is what `traces_sampler` gets beside the parent's decision. A sampler that raises means
+    not sampled.
+    """
+    trace_id = span_context.trace_id
+    rate, sampler = sentry.tracing()
+    factor = sentry.downsample_factor()
+    received = received_in(otel_context, trace_id)
+    by_otel = consistent(trace_id, span_context.trace_state)
+    sampled = received.sampled if received is not None else None
+    rand = received_rand(trace_id, received.context, sampled) if received is not None else None
+    if rand is None and by_otel is not None:
+        rand = by_otel[0]
+
+    def asked() -> dict[str, Any]:
+        given = dict(facts())
+        if received is not None:
+            if sampled is not None:
+                given["parent_sampled"] = sampled
+            given["parent_sample_rate"] = to_number(received.context.get("sample_rate"))
+        return given
+
+    decision = Decision(False, 0.0, sample_rand(trace_id), "callback_error")
+    with _TRACES_SAMPLER:
+        decision = decide(
+            trace_id,
+            rate=rate,
+            sampler=sampler,
+            sampling_context=asked,
+            parent_sampled=sampled,
+            rand=rand,
+            downsample=factor,
+        )
+    if received is not None:
+        changed = sampler is not None or factor > 0
+        decisions.freeze(trace_id, continued(received.context, decision, changed=changed))
+    else:
+        decision = _capped(decision, by_otel[1] if by_otel is not None else rate_of(otel_sampler()))
+    decisions.add(trace_id, decision)
+    return decision
+
+
+def decide_by_id(trace_id: int) -> Decision:
+    """The decision for a trace of which nothing else is known: a sampler is not asked."""
+    rate, sampler = sentry.tracing()
+    rate = 1.0 if sampler is not None else rate
+    return decide(trace_id, rate=rate, sampler=None, sampling_context=dict)
+
+
+def _capped(decision: Decision, otel_rate: float | None) -> Decision:
+    """With the rate at which traces really arrive: the lower one. An OTel rate that the trace's
+    number does not fit is not what let it through."""
+    rate = decision.sample_rate
+    if rate is None or otel_rate is None or not decision.sample_rand < otel_rate < rate:
+        return decision
+    return decision._replace(sample_rate=otel_rate)
+
+
+def otel_sampler() -> Sampler | None:
+    """The sampler of OTel's global provider."""
+    sampler = getattr(trace.get_tracer_provider(), "sampler", None)
+    return sampler if isinstance(sampler, Sampler) else None
+
+
+def context_of(decisions: Decisions, trace_id: int) -> dict[str, str] | None:
+    """The dynamic sampling context of a trace as it is known now."""
+    frozen = decisions.frozen(trace_id)
+    if frozen is not None:
+        return dict(frozen) or None
+    return sampling_context(trace_id, sentry.facts(), decisions.get(trace_id))

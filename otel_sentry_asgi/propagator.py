@@ -1,0 +1,265 @@
+"""Sentry's headers beside those of OTel: `sentry-trace`, and Sentry's members of `baggage`.
+
+What comes in is kept in the OTel context (`_received`), never in the tracestate. What goes out is
+derived from the span that is current; other members of `baggage` stay as they are. An OTel
+propagator is not told where a request goes, so `trace_propagation_targets` looks at the URL of the
+client span that is current: instrumentations start it before they inject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._active import active
+from otel_sentry_asgi._deciding import decide_by_id, otel_sampler
+from otel_sentry_asgi._dsc import (
+    SentryTrace,
+    format_sentry_trace,
+    merge_baggage,
+    parse_baggage,
+    parse_sentry_trace,
+    sampling_context,
+)
+from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._received import Received, is_ours, received_in, with_received
+from otel_sentry_asgi._scope import current_exchange
+from otel_sentry_asgi._semconv import FULL_URL, first_text
+from otel_sentry_asgi._translate.request import route_in
+from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
+from otel_sentry_asgi.sampler import SentrySampler
+from otel_sentry_asgi.sampling import Decision, is_kept, rate_of
+
+SENTRY_TRACE = "sentry-trace"
+BAGGAGE = "baggage"
+
+_EXTRACT = contained("extract")
+_INJECT = contained("inject")
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+
+class SentryPropagator(TextMapPropagator):
+    """Continues traces from Sentry's SDKs, and lets them continue ours.
+
+    `instrument()` adds it beside the propagator that is there. By hand it is one of
+    `OTEL_PROPAGATORS=tracecontext,baggage,sentry`, the last, so that OTel's baggage propagator does
+    not overwrite what it has added. Without a Sentry client it does nothing. Never raises.
+
+    *incoming_trace* is the setting of that name, by default that of `instrument()`.
+    """
+
+    def __init__(self, incoming_trace: str | None = None) -> None:
+        self._incoming_trace = incoming_trace
+        self.detached = False
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """The context, with the Sentry trace of the carrier if there is one to continue."""
+        if context is None:
+            context = Context()
+        if not self.detached:
+            with _EXTRACT:
+                header = next(iter(getter.get(carrier, SENTRY_TRACE) or ()), None)
+                incoming = parse_sentry_trace(header) if header else None
+                if incoming is not None and sentry.is_ready():
+                    members = parse_baggage(getter.get(carrier, BAGGAGE) or ())
+                    return self._continue(incoming, members, context)
+        return context
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """Write the current span's `sentry-trace`, and merge its sampling into `baggage`."""
+        if self.detached:
+            return
+        with _INJECT:
+            span = trace.get_current_span(context)
+            if span.get_span_context().is_valid and sentry.is_ready() and _is_target(span):
+                outgoing = _outgoing(span.get_span_context(), context)
+                if outgoing is not None:
+                    header, members = outgoing
+                    setter.set(carrier, SENTRY_TRACE, header)
+                    if members:
+                        key, existing = _existing_baggage(carrier, context)
+                        setter.set(carrier, key, merge_baggage(existing, members))
+
+    @property
+    def fields(self) -> set[str]:
+        """The names of the headers that `inject` writes."""
+        return {SENTRY_TRACE, BAGGAGE}
+
+    def _continue(
+        self, incoming: SentryTrace, members: dict[str, str], context: Context
+    ) -> Context:
+        if not is_ours(members):
+            return context
+        remote = trace.get_current_span(context).get_span_context()
+        has_w3c = remote.is_valid and remote.is_remote
+        if not has_w3c or (remote.trace_id != incoming.trace_id and self._prefers_sentry()):
+            flags = _SAMPLED if _otel_samples(incoming) else TraceFlags(TraceFlags.DEFAULT)
+            remote = SpanContext(incoming.trace_id, incoming.span_id, True, flags)
+            context = trace.set_span_in_context(NonRecordingSpan(remote), context)
+        if remote.trace_id != incoming.trace_id:
+            return context
+        if members.get("trace_id", "").lower() != f"{incoming.trace_id:032x}":
+            members = {}
+        received = Received(incoming.trace_id, incoming.sampled, members)
+        return with_received(received, context)
+
+    def _prefers_sentry(self) -> bool:
+        bridge = active()
+        chosen = self._incoming_trace
+        if chosen is None and bridge is not None:
+            chosen = bridge.settings.incoming_trace
+        return chosen == "sentry"
+
+
+def _otel_samples(incoming: SentryTrace) -> bool:
+    """Whether OTel's sampler would keep a trace of this id that begins here: Sentry's flag is
+    Sentry's decision, and a front end that sends 5 % to Sentry must not leave 5 % for OTel. Without
+    a sampler to ask, the flag counts."""
+    sampler = otel_sampler()
+    if isinstance(sampler, SentrySampler):
+        sampler = sampler.wrapped
+    if sampler is None:
+        return incoming.sampled is not False
+    return is_kept(sampler.should_sample(Context(), incoming.trace_id, "", SpanKind.SERVER))
+
+
+def _is_target(span: Span) -> bool:
+    is_client = isinstance(span, ReadableSpan) and span.kind is SpanKind.CLIENT
+    attributes = span.attributes if isinstance(span, ReadableSpan) and is_client else None
+    return sentry.may_propagate(first_text(attributes or {}, FULL_URL))
+
+
+def _outgoing(
+    span_context: SpanContext, context: Context | None
+) -> tuple[str, Mapping[str, str]] | None:
+    """`sentry-trace` and the members of `baggage` for a request that is sent below a span. None for
+    a remote span of which Sentry's part is not known: it is not ours to speak of."""
+    trace_id, received = span_context.trace_id, received_in(context, span_context.trace_id)
+    if received is None and span_context.is_remote:
+        return None
+    bridge = active()
+    decision = bridge.decisions.get(trace_id) if bridge is not None else None
+    if decision is not None and decision.sample_rate is not None:
+        sampled: bool | None = decision.sampled
+    elif received is not None:
+        sampled = received.sampled
+    else:
+        decision = _decision_without_span(span_context)
+        sampled = None if decision.sample_rate is None else decision.sampled
+    header = format_sentry_trace(SentryTrace(trace_id, span_context.span_id, sampled))
+    frozen = bridge.decisions.frozen(trace_id) if bridge is not None else None
+    if frozen is not None:
+        return header, frozen
+    if received is not None:
+        return header, received.context
+    members = sampling_context(trace_id, sentry.facts(), decision) or {}
+    name = _transaction_name(trace_id)
+    if name and members:
+        members["transaction"] = name
+    if bridge is not None and members:
+        bridge.decisions.freeze(trace_id, members)
+    return header, members
+
+
+def _decision_without_span(span_context: SpanContext) -> Decision:
+    """Of a trace that began before us, or that OTel leaves out: then Sentry has none of it, at the
+    rate that both allow."""
+    decision = decide_by_id(span_context.trace_id)
+    if span_context.trace_flags.sampled or decision.sample_rate is None:
+        return decision
+    rate = min(decision.sample_rate, rate_of(otel_sampler()) or 0.0)
+    return Decision(False, min(rate, decision.sample_rand), decision.sample_rand)
+
+
+def _transaction_name(trace_id: int) -> str | None:
+    """The name of the request that runs, as far as it is known, unless it is a raw path."""
+    exchange = current_exchange.get()
+    root = exchange.root if exchange is not None else None
+    if exchange is None or root is None or root.context.trace_id != trace_id:
+        return None
+    by_hand = sentry.name_set_by_hand(exchange.current_scope)
+    if by_hand is not None:
+        return by_hand
+    scope = exchange.asgi_scope or {}
+    facts = RequestFacts(route=route_in(scope), websocket=scope.get("type") == "websocket")
+    name, source = transaction_name(root, facts=facts)
+    return name if source != "url" else None
+
+
+def _existing_baggage(carrier: Any, context: Context | None) -> tuple[str, str]:
+    """Name and value of the carrier's `baggage` so far. Of a carrier that does not let itself be
+    read, what OTel's own propagator writes."""
+    pairs = carrier.items() if isinstance(carrier, Mapping) else carrier
+    if isinstance(pairs, Iterable):
+        found = [(key, value) for key, value in map(_pair, pairs) if key.lower() == BAGGAGE]
+        key = BAGGAGE if not found or any(name == BAGGAGE for name, _ in found) else found[0][0]
+        return key, ",".join(value for _, value in found)
+    written: dict[str, str] = {}
+    W3CBaggagePropagator().inject(written, context)
+    return BAGGAGE, written.get(BAGGAGE, "")
+
+
+def _pair(item: Any) -> tuple[str, str]:
+    """A header as text; what is none has no name."""
+    if not isinstance(item, tuple) or len(item) != 2:
+        return "", ""
+    key, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in item)
+    return (key, value) if isinstance(key, str) and isinstance(value, str) else ("", "")
+
+
+def trace_propagation_meta() -> str:
+    """`<meta>` tags for the head of a page, by which the browser's SDK continues the trace of the
+    request that rendered it. Empty outside of a trace and without a Sentry client.
+
+    In place of `sentry_sdk.trace_propagation_meta()`, which is empty next to OTel.
+    """
+    with contained("trace_propagation_meta"):
+        span_context = trace.get_current_span().get_span_context()
+        outgoing = (
+            _outgoing(span_context, None) if span_context.is_valid and sentry.is_ready() else None
+        )
+        if outgoing is not None:
+            header, members = outgoing
+            contents = {SENTRY_TRACE: header, BAGGAGE: merge_baggage("", members)}
+            return "".join(
+                f'<meta name="{name}" content="{escape(content)}">'
+                for name, content in contents.items()
+                if content
+            )
+    return ""
+
+
+def join(existing: TextMapPropagator) -> tuple[TextMapPropagator, SentryPropagator | None]:
+    """*existing* with ours behind it, and ours; as it is where ours is the last already."""
+    members = getattr(existing, "_propagators", None) or (existing,)
+    if isinstance(members[-1], SentryPropagator):
+        return existing, None
+    ours = SentryPropagator()
+    return CompositePropagator([existing, ours]), ours
