@@ -29,7 +29,8 @@ from sentry_sdk.scrubber import EventScrubber
 from sentry_sdk.tracing import TransactionSource
 from sentry_sdk.transport import HttpTransport
 
-from otel_sentry_asgi._translate.segment import RequestFacts, resource_defaults, to_transaction
+from otel_sentry_asgi._translate.resource import resource_defaults
+from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
 from otel_sentry_asgi.export import Clean, Exporter, Origin
 from otel_sentry_exporters.envelope import EnvelopeExporter
 from otel_sentry_exporters.sdk import SdkExporter
