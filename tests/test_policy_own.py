@@ -197,7 +197,7 @@ def test_relay_finds_nothing_left_to_remove() -> None:
         "a.password": "x",
         "http.client_ip": "192.0.2.7",
         "net.peer.ip": "192.0.2.7",
-        KIND: "SERVER",
+        KIND: "server",
         "http.url": URL,
         "url.query": "token=x&q=1",
         "http.request.header.authorization": ["Bearer x"],
