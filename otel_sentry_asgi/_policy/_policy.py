@@ -222,8 +222,10 @@ class Policy(Collection):
         statement = raw.get("db.query.text") or raw.get("db.statement")
         cleaned = data.get("db.query.text") or data.get("db.statement")
         # Most spans of databases are described by their statement, which is clean by now.
-        same = statement == text and isinstance(cleaned, str)
-        span["description"] = cleaned if same else self.label(text, raw)
+        if statement == text and isinstance(cleaned, str):
+            span["description"] = cleaned
+        else:
+            span["description"] = self.label(text, raw)
         span["data"] = data
         if "links" in span:
             self._clean_links(span)
