@@ -1,4 +1,4 @@
-"""What the policy costs: less than a third of the translation, and linear in hostile input."""
+"""What the policy costs: less than half of the translation, and linear in hostile input."""
 
 import statistics
 import time
@@ -79,7 +79,7 @@ def timed(work: Callable[[], Any]) -> int:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_policy_costs_less_than_a_third_of_the_translation(name: str) -> None:
+def test_the_policy_costs_less_than_half_of_the_translation(name: str) -> None:
     """Medians of runs that take turns in one process; the best of five, for a busy machine."""
     policy = POLICIES[name]
     ratios = []
@@ -90,7 +90,7 @@ def test_the_policy_costs_less_than_a_third_of_the_translation(name: str) -> Non
             payload = translated()
             cleaning.append(timed(lambda payload=payload: policy.clean(payload)))  # type: ignore[misc]
         ratios.append(statistics.median(cleaning) / statistics.median(translating))
-    assert min(ratios) < 1 / 3, ratios
+    assert min(ratios) < 1 / 2, ratios
 
 
 # What would make a pattern go back, and back again.

@@ -11,6 +11,7 @@ from sentry_relay.processing import convert_datascrubbing_config, pii_strip_even
 
 from otel_sentry_asgi._policy import FILTERED, Clean, Policy
 from otel_sentry_asgi._policy._memo import MAX_KEYS, Memo
+from otel_sentry_asgi._semconv import KIND
 from tests.payload import encoded
 from tests.policies import OPEN, POLICIES, PRIVATE
 
@@ -196,7 +197,7 @@ def test_relay_finds_nothing_left_to_remove() -> None:
         "a.password": "x",
         "http.client_ip": "192.0.2.7",
         "net.peer.ip": "192.0.2.7",
-        "otel.kind": "SERVER",
+        KIND: "server",
         "http.url": URL,
         "url.query": "token=x&q=1",
         "http.request.header.authorization": ["Bearer x"],

@@ -218,8 +218,15 @@ class Policy(Collection):
 
     def _clean_span(self, span: SpanPayload) -> None:
         raw = span.get("data", {})
-        span["description"] = self.label(span.get("description", ""), raw)
-        span["data"] = self.attributes(raw)
+        text, data = span.get("description", ""), self.attributes(raw)
+        statement = raw.get("db.query.text") or raw.get("db.statement")
+        cleaned = data.get("db.query.text") or data.get("db.statement")
+        # Most spans of databases are described by their statement, which is clean by now.
+        if statement == text and isinstance(cleaned, str):
+            span["description"] = cleaned
+        else:
+            span["description"] = self.label(text, raw)
+        span["data"] = data
         if "links" in span:
             self._clean_links(span)
         if "tags" in span:

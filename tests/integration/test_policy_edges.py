@@ -89,7 +89,7 @@ asyncio.run(post(app, "/boom", json=body, headers={"authorization": "Bearer x"})
 asyncio.run(post(app, "/form", data=body))
 asyncio.run(post(app, "/raw", content=b"x" * 50, headers={"content-type": "text/plain"}))
 names()
-report(bodies={kind: [(one["request"].get("data"), one["_meta"]["request"].get("data"))
+report(bodies={kind: [(one["request"].get("data") or "", one["_meta"]["request"].get("data"))
                for one in payloads(kind)] for kind in ("transaction", "event")},
        headers=[one["_meta"]["request"]["headers"] for one in payloads("event")],
        raw=json.dumps(payloads("event") + payloads("transaction")))
