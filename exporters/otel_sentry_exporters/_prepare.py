@@ -50,8 +50,11 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
 
     To be called with the scopes of its request in force. May change *event*.
     """
-    hint[REMARKS] = True
     options, before, own = client.options, len(event["spans"]), dict(event["contexts"])
+    scrubber = options.get("event_scrubber")
+    is_whole = _is_whole(options, scrubber)
+    if not is_whole:
+        hint[REMARKS] = True
     scope = _merged_scope()
     applied = scope.apply_to_event(event, hint, options)
     if applied is None:
@@ -80,11 +83,7 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
         crumbs = event.get("breadcrumbs", {"values": []})
         event["breadcrumbs"] = AnnotatedValue(crumbs, {"len": len(crumbs["values"]) + truncated})
     if is_whole:
-        remarks = event.pop("_meta", None)
         event = _serialize(event, options)
-        if remarks:
-            _merge(remarks, event.get("_meta") or {})
-            event["_meta"] = remarks
     else:
         _serialize_foreign(event, own, options, meta)
     callback = options.get("before_send_transaction")

@@ -29,9 +29,10 @@ from sentry_sdk.scrubber import EventScrubber
 from sentry_sdk.tracing import TransactionSource
 from sentry_sdk.transport import HttpTransport
 
+from otel_sentry_asgi import sentry as bridge
 from otel_sentry_asgi._translate.resource import resource_defaults
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
-from otel_sentry_asgi.export import Clean, Exporter, Origin
+from otel_sentry_asgi.export import REMARKS, Clean, Exporter, Origin
 from otel_sentry_exporters.envelope import EnvelopeExporter
 from otel_sentry_exporters.sdk import SdkExporter
 from tests.policies import OPEN, PRIVATE
@@ -334,6 +335,16 @@ def sentry() -> Iterator[Any]:
         yield running
 
 
+def annotates(event: Any, hint: Any) -> Any:
+    """What the bridge's last processor does to a transaction's remarks."""
+    if REMARKS not in hint:
+        bridge.annotate(event)
+    return event
+
+
+annotates.__module__ = "otel_sentry_asgi._events"  # Else it would be a hook of the application's.
+
+
 @contextmanager
 def processors(hooks: list[Any], reprs: bool) -> Iterator[None]:
     """Global hooks, for as long as the block."""
@@ -387,7 +398,7 @@ def both(
     for make in (EnvelopeExporter, SdkExporter):
         with processors(hooks[0], reprs):
             scopes = []
-            for content, own in ((isolation, hooks[1]), (current, hooks[2])):
+            for content, own in ((isolation, hooks[1]), (current, [*hooks[2], annotates])):
                 scope = to_scope(copy.deepcopy(content), own)
                 if max_breadcrumbs and len(scope._breadcrumbs) > max_breadcrumbs:
                     # As in a request, where the client's limit applies while they are added.
