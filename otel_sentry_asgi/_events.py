@@ -95,9 +95,10 @@ class Events:
             policy = self._policy()
             last = not sentry.ends_with(self.finish)
             if event.get("type") == "transaction":
-                policy.clean_scope_data(event)
-                if last and REMARKS not in hint:
-                    sentry.annotate(event)
+                if last:
+                    policy.clean_scope_data(event)
+                    if REMARKS not in hint:
+                        sentry.annotate(event)
                 return event
             exchange = current_exchange.get()
             request = exchange.request() if exchange is not None else None

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan
@@ -71,6 +72,7 @@ class Pipeline:
         self._tidy = tidy
         self._clock = clock
         self._closing = False
+        self._known_noise: tuple[Any, Noise] | None = None
         self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
         self._unsampled: deque[tuple[str, bool]] = deque()
@@ -219,7 +221,8 @@ class Pipeline:
         )
         try:
             transaction = self._to_transaction(segment, decision, facts)
-            adopt(transaction["spans"], ignored)
+            if ignored:
+                adopt(transaction["spans"], ignored)
             clean = sentry.policy(self._settings).clean(transaction)
             if self._settings.on_payload is not None:
                 shown = clean.shown_to(self._settings.on_payload)
@@ -241,14 +244,19 @@ class Pipeline:
             self._stats.add("lost.buffer_overflow", segment.dropped + too_large)
 
     def _noise(self) -> Noise:
-        given = self._settings
-        return Noise(
-            spans=(*given.ignore_spans, *sentry.ignored_spans()),
-            statuses={*given.trace_ignore_status_codes, *sentry.ignored_statuses()},
-            methods=given.ignored_methods,
-            paths=given.ignored_paths,
-            orphan_clients=given.ignore_orphan_clients,
-        )
+        """Made anew when the client's options change."""
+        client = sentry.ignored_spans(), frozenset(sentry.ignored_statuses())
+        if self._known_noise is None or self._known_noise[0] != client:
+            given = self._settings
+            noise = Noise(
+                spans=(*given.ignore_spans, *client[0]),
+                statuses=given.trace_ignore_status_codes | client[1],
+                methods=given.ignored_methods,
+                paths=given.ignored_paths,
+                orphan_clients=given.ignore_orphan_clients,
+            )
+            self._known_noise = client, noise
+        return self._known_noise[1]
 
     def _decision_of(self, segment: Segment) -> Decision:
         """The decision made at the start; for a trace without any, what its id gives."""

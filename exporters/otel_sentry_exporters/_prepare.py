@@ -10,7 +10,7 @@ result to the client's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, Final
@@ -67,7 +67,8 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
     _fill(event, client)
     scrubber = options.get("event_scrubber")
     meta: Event = {}
-    is_whole = _is_whole(options, scrubber) or not _WITH_FRAMES.isdisjoint(event)
+    has_remarks = not is_whole
+    is_whole = is_whole or not _WITH_FRAMES.isdisjoint(event)
     if scrubber and is_whole:
         scrubber.scrub_event(event)
     elif scrubber:
@@ -83,7 +84,11 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
         crumbs = event.get("breadcrumbs", {"values": []})
         event["breadcrumbs"] = AnnotatedValue(crumbs, {"len": len(crumbs["values"]) + truncated})
     if is_whole:
+        remarks = event.pop("_meta", {}) if has_remarks else {}
         event = _serialize(event, options)
+        if remarks:
+            _merge(remarks, event.get("_meta", {}))
+            event["_meta"] = remarks
     else:
         _serialize_foreign(event, own, options, meta)
     callback = options.get("before_send_transaction")
@@ -119,25 +124,29 @@ def _is_whole(options: Mapping[str, Any], scrubber: Any) -> bool:
         return True
     if scrubber and (type(scrubber) is not EventScrubber or scrubber.recursive):
         return True
-    return not all(map(_is_trusted, _hooks()))
-
-
-def _hooks() -> Iterator[Any]:
-    scopes: Iterable[Any] = (
+    scopes: Any = (
         sentry_sdk.get_global_scope(),
         sentry_sdk.get_isolation_scope(),
         sentry_sdk.get_current_scope(),
     )
-    yield from chain(sdk_scope.global_event_processors, serializer.global_repr_processors)
-    for scope in scopes:
-        yield from scope._event_processors
+    hooks = (
+        sdk_scope.global_event_processors,
+        serializer.global_repr_processors,
+        *(scope._event_processors for scope in scopes),
+    )
+    return not all(map(_is_trusted, chain.from_iterable(hooks)))
 
 
 def _is_trusted(hook: Any) -> bool:
     """Whether it is sentry-sdk's own or ours: those leave spans and trace alone."""
     while isinstance(hook, partial):
         hook = hook.func
-    return str(getattr(hook, "__module__", "")).startswith(_TRUSTED)
+    return _is_of_trusted(getattr(hook, "__module__", None))
+
+
+@lru_cache(maxsize=256)
+def _is_of_trusted(module: object) -> bool:
+    return str(module).startswith(_TRUSTED)
 
 
 # -- the scrubber -------------------------------------------------------------------------------
@@ -213,7 +222,9 @@ def _serialize_foreign(
     foreign = {
         key: value
         for key, value in event.items()
-        if key not in _OWN and key not in _PARTS and (key in _BAGS or not _is_plain(value))
+        if key not in _OWN
+        and key not in _PARTS
+        and not (_is_small(value) if key in _BAGS else _is_plain(value))
     }
     for key in _PARTS:
         part = event.get(key)
@@ -255,6 +266,19 @@ def _is_plain(value: Any, depth: int = _DEEPEST) -> bool:
                 return False
         return True
     return kind is list and depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+
+
+def _is_small(bag: Any) -> bool:
+    """Whether sentry-sdk leaves a bag as it is: plain, and neither deep nor broad."""
+    if type(bag) is not dict or len(bag) > serializer.MAX_DATABAG_BREADTH:
+        return False
+    for item in bag.values():
+        if type(item) is list and len(item) <= serializer.MAX_DATABAG_BREADTH:
+            if not all(type(one) is str for one in item):
+                return False
+        elif type(item) is not str:
+            return False
+    return all(type(key) is str for key in bag)
 
 
 def _merge(meta: Event, more: Event) -> None:
