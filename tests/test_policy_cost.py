@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,9 +74,10 @@ def translated() -> Any:
 
 
 def timed(work: Callable[[], Any]) -> int:
-    before = time.perf_counter_ns()
+    """Nanoseconds of this thread's own: the machine may be busy."""
+    before = time.thread_time_ns()
     work()
-    return time.perf_counter_ns() - before
+    return time.thread_time_ns() - before
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -159,12 +161,14 @@ def test_time_grows_with_the_length_of_hostile_input_and_not_faster(cleaner: str
     clean = CLEANERS[cleaner]
     for piece in HOSTILE:
         for start in ("", "x", "'", "http://"):
-            times = []
-            for length in (SHORT, LONG):
-                text = start + piece * (length // len(piece))
-                times.append(min(timed(lambda text=text: clean(text)) for _ in range(3)))  # type: ignore[misc]
-            short, long = times
-            assert long < 24 * max(short, 100_000), (piece, start, times)
+            texts = [start + piece * (length // len(piece)) for length in (SHORT, LONG)]
+            # A square is over the limit each time, a busy machine is not.
+            assert any(_is_linear(clean, texts) for _ in range(3)), (piece, start)
+
+
+def _is_linear(clean: Callable[[str], Any], texts: list[str]) -> bool:
+    short, long = (min(timed(partial(clean, text)) for _ in range(3)) for text in texts)
+    return long < 24 * max(short, 100_000)
 
 
 def test_every_dialect_is_among_those_that_are_timed() -> None:
