@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.stacks import SCOPE, STACKS, Stack
 
-TOGETHER = 40
+TOGETHER = 80
 """Requests between two flushes: fewer than fill the queue of sentry-sdk's transport, which would
 drop the rest and look fast."""
 
