@@ -322,7 +322,14 @@ def test_what_had_ended_is_sent_at_exit() -> None:
             PROVIDER
             + f"""
 import atexit
-atexit.register(lambda: report(names=[one["transaction"] for one in payloads("transaction")]))
+atexit.register(
+    lambda: report(
+        sent=[
+            (one["transaction"], [span["description"] for span in one["spans"]])
+            for one in payloads("transaction")
+        ]
+    )
+)
 trace.set_tracer_provider(TracerProvider())
 {first}
 {second}
@@ -334,7 +341,7 @@ with trace.use_span(open_root), trace.get_tracer("app").start_as_current_span("e
 """
         )
 
-        assert facts["names"] == ["GET /a", "ended below"]
+        assert facts["sent"] == [["GET /a", []], ["never ends", ["ended below"]]]
 
 
 def test_a_forked_child_sends_its_own_and_nothing_of_its_parents() -> None:
