@@ -148,6 +148,8 @@ class Pipeline:
         token = otel_context.attach(_suppressed())
         try:
             now = self._clock()
+            with contained("monitor"):
+                sentry.watch_pressure()
             self._count_unsampled()
             for item in items:
                 self._take(item, now)

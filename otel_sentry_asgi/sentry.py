@@ -124,9 +124,19 @@ def ignored_statuses() -> Collection[int]:
 
 
 def downsample_factor() -> int:
-    """How many times the client's monitor asks to halve the rate: 0 unless under backpressure."""
+    """How many times the client's monitor asks to halve the rate: 0 unless under backpressure.
+
+    Reads the attribute: the property starts the monitor's thread under a lock, which is none of a
+    request's business, and under gevent may never return.
+    """
+    return int(getattr(sentry_sdk.get_client().monitor, "_downsample_factor", 0))
+
+
+def watch_pressure() -> None:
+    """See to it that the client's monitor is at work."""
     monitor = sentry_sdk.get_client().monitor
-    return monitor.downsample_factor if monitor is not None else 0
+    if monitor is not None:
+        monitor.is_healthy()
 
 
 def continuation() -> tuple[str | None, bool]:
