@@ -35,8 +35,8 @@ from sentry_sdk.utils import format_timestamp, get_current_thread_meta
 
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Data
-from otel_sentry_asgi._scope import Exchange
-from otel_sentry_asgi._threads import EVERYBODY, Threads
+from otel_sentry_asgi._scope import Exchange, current_exchange
+from otel_sentry_asgi._threads import Threads, stack_of
 
 for _name in ("start", "stop", "write", "valid", "to_json", "update_active_thread_id"):
     if not callable(getattr(Profile, _name, None)):
@@ -59,7 +59,6 @@ class Sorted(NamedTuple):
 
     by_exchange: dict[int, list[Entry]]
     """By the exchange's `id`: the last sample keeps no request alive."""
-    everybodys: list[Entry]
     untold: set[str]
     """Threads that have gone on since, so that it cannot be told."""
 
@@ -70,7 +69,7 @@ class Samples:
     def __init__(self, threads: Threads) -> None:
         self.threads = threads
         self._time = -1
-        self._sorted = Sorted({}, [], set())
+        self._sorted = Sorted({}, set())
 
     def sort(self, time: int, sample: Sequence[Entry]) -> Sorted:
         """The sample of *time*, sorted. Called by the sampler only."""
@@ -80,36 +79,40 @@ class Samples:
         return self._sorted
 
     def _sort(self, sample: Sequence[Entry]) -> Sorted:
-        found = Sorted({}, [], set())
-        frames = sys._current_frames()
-        known = self.threads.known()
+        """The threads have gone on since the sample was taken. One counts if it was in the same
+        place once more, with a base on its stack that was that exchange's before and after."""
+        found = Sorted({}, set())
+        before = self.threads.work()
+        # Without the frame of this function, which would then hold itself.
+        frames = {one: frame for one, frame in sys._current_frames().items() if one in before}
+        after = self.threads.work()
         for entry in sample:
             thread = int(entry[0])
-            if thread not in known:
+            work = before.get(thread)
+            if work is None:
                 continue
-            owner = self.threads.owner(thread)
-            if owner is None:
-                continue
-            # The sampler may have been interrupted since it took the sample. What the thread does
-            # now is compared with it, between two looks at whose work that is.
-            is_there = _is_at(frames.get(thread), entry[1][1])
-            if not is_there or owner is not self.threads.owner(thread):
+            stack = stack_of(frames.get(thread))
+            if work.base not in stack:
+                self.threads.over(thread, work)
                 found.untold.add(entry[0])
-            elif owner is EVERYBODY:
-                found.everybodys.append(entry)
+            elif (own := _below(work.base, stack, entry)) and after.get(thread) == work:
+                found.by_exchange.setdefault(id(work.exchange), []).append(own)
             else:
-                found.by_exchange.setdefault(id(owner), []).append(entry)
+                found.untold.add(entry[0])
         return found
 
 
-def _is_at(frame: FrameType | None, frame_ids: Sequence[Any]) -> bool:
-    """Whether a thread is where the sample saw it: the same lines of the same files, all the way
-    out. The SDK leaves out the innermost frames of very deep stacks."""
-    now = []
-    while frame is not None:
-        now.append((frame.f_code.co_filename, frame.f_lineno))
-        frame = frame.f_back
-    return now[-len(frame_ids) :] == [frame_id[:2] for frame_id in frame_ids]
+def _below(base: FrameType, stack: Sequence[FrameType], entry: Entry) -> Entry | None:
+    """Of a sample what *base* has called, and itself; None if the thread is not where the sample
+    saw it: the same lines of the same files, all the way out. The SDK leaves out the innermost
+    frames of very deep stacks."""
+    thread, (_, frame_ids, frames) = entry
+    now = [(frame.f_code.co_filename, frame.f_lineno) for frame in stack[-len(frame_ids) :]]
+    depth = len(frame_ids) - (len(stack) - 1 - stack.index(base))
+    if depth < 1 or now != [frame_id[:2] for frame_id in frame_ids]:
+        return None
+    own = frame_ids[:depth]
+    return thread, ((depth, hash(own)), own, frames[:depth])
 
 
 class TransactionProfile(Profile):
@@ -119,16 +122,24 @@ class TransactionProfile(Profile):
         super().__init__(sampled=True, start_ns=0)
         self._exchange = exchange
         self._samples = samples
-        self._home = str(get_current_thread_meta()[0])
+        samples.threads.note_loop()
         self._busy: Counter[str] = Counter()
         self._idle: set[str] = set()
         # The sampler's thread, if this starts it, inherits no scope of this request.
         Context().run(self.start)
 
     def update_active_thread_id(self) -> None:
-        """The handler runs on the calling thread."""
-        super().update_active_thread_id()
-        self._samples.threads.note(self._exchange)
+        """The handler runs on the calling thread. Called by integrations of sentry-sdk."""
+        if current_exchange.get() is self._exchange:  # Scopes are copied, with the profile.
+            super().update_active_thread_id()
+            wrapper = _wrapper(sys._getframe(1))
+            if self.active and wrapper is not None:
+                self._samples.threads.claim(self._exchange, wrapper)
+
+    def stop(self) -> None:
+        """Take no more samples."""
+        super().stop()
+        self._samples.threads.forget(self._exchange)
 
     def write(self, ts: int, sample: Any) -> None:
         """Keep of the sample what is this exchange's. Called by the sampler."""
@@ -137,8 +148,7 @@ class TransactionProfile(Profile):
 
     def _own(self, time: int, sample: Any) -> list[Entry]:
         found = self._samples.sort(time, sample)
-        own = list(found.by_exchange.get(id(self._exchange), ()))
-        own.extend(entry for entry in found.everybodys if entry[0] == self._home)
+        own = found.by_exchange.get(id(self._exchange), [])
         working = {entry[0] for entry in own}
         # A sample counts until the thread's next one, so the first idle one is enough.
         resting = self._busy.keys() - working - self._idle - found.untold
@@ -167,6 +177,17 @@ class TransactionProfile(Profile):
     def to_item(self, event: Mapping[str, Any]) -> Data:
         """`to_json` with the options of the client that is active."""
         return self.to_json(event, sentry_sdk.get_client().options)
+
+
+def _wrapper(caller: FrameType) -> FrameType | None:
+    """The function of an integration that calls the handler. Its own helper may have been what
+    called us; their modules enter no context, so whatever is of one module is in one context."""
+    module = caller.f_globals
+    if not str(module.get("__name__")).startswith("sentry_sdk."):
+        return None
+    while caller.f_back is not None and caller.f_back.f_globals is module:
+        caller = caller.f_back
+    return caller
 
 
 def _without_ours(profile: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import Segment
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex
 from otel_sentry_asgi._model import Data, Transaction
-from otel_sentry_asgi._scope import Exchange, current_exchange
+from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._threads import Threads
 from otel_sentry_asgi.export import Profile
@@ -77,15 +76,6 @@ class Profiles:
             return
         if exchange.profile is None:
             exchange.profile = self._start(exchange, options, sampling_context)
-        if type(exchange.profile) is _profiler.TransactionProfile:
-            is_served = exchange.is_request or span.kind is SpanKind.SERVER
-            self._threads.note(exchange, starts_request=is_served)
-
-    def span_started(self) -> None:
-        """A span has started on the calling thread."""
-        exchange = current_exchange.get()
-        if exchange is not None and type(exchange.profile) is _profiler.TransactionProfile:
-            self._threads.note(exchange)
 
     def span_ended(self, span: ReadableSpan, exchange: Exchange | None) -> None:
         """A span has ended on the calling thread: remember where, if the continuous profiler

@@ -1,42 +1,41 @@
-"""For which exchange a thread works at this moment, as another thread sees it.
+"""For which exchange a thread works, as another thread sees it, and since which of its functions.
 
 A profiler samples the stacks of all threads at once, and an event loop runs many requests on one
-of them. Whose a stack is, the context tells that the code runs in:
+of them. A stack belongs to an exchange by what is on it, so that no timing can mix them up: below
+a function that runs in the exchange's context, everything has been called for it. That function,
+the *base*, is
 
-* On the thread of a running asyncio loop it is that of the current task.
-* Other threads are *claimed* where code of ours runs on them in the context of an exchange: a span
-  starts, or an integration of sentry-sdk says that a handler runs there. A claim lives as long as
-  the context does; thread pools make one for each job and drop it with the job.
-* Of the loop of another library (trio) the tasks cannot be seen from outside: its thread is
-  everybody's.
+* on the thread of a running asyncio loop, the coroutine of its current task;
+* on another thread, the wrapper in which an integration of sentry-sdk calls a handler, and which
+  tells the profile of the request that it does. A function runs in one context from its call to
+  its return, so the wrapper's being on the stack is the proof. The context itself is none: copies
+  of it outlive the handler, and the thread has gone on to other work.
+
+Other threads, and loops of other libraries (trio), cannot be seen into from outside: they work for
+nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
 import weakref
-from contextvars import Context, ContextVar
-from typing import Any, Final
+from contextvars import Context
+from types import FrameType
+from typing import Any, Final, NamedTuple
 
 from otel_sentry_asgi._scope import Exchange, current_exchange
 
-EVERYBODY: Final = object()
-"""The owner of a thread that runs a loop whose tasks cannot be seen."""
+_MANY_CONTEXTS: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
-class _Claim:
-    """Held by the context in which a thread works for an exchange."""
+class Work(NamedTuple):
+    """What runs below *base* runs for *exchange*."""
 
-    __slots__ = ("__weakref__", "exchange", "thread")
-
-    def __init__(self, exchange: Exchange, thread: int) -> None:
-        self.exchange = exchange
-        self.thread = thread
-
-
-_claim: ContextVar[_Claim | None] = ContextVar("otel_sentry_claim", default=None)
+    exchange: Exchange
+    base: FrameType
 
 
 class Threads:
@@ -44,41 +43,52 @@ class Threads:
 
     def __init__(self) -> None:
         self._loops: dict[int, weakref.ref[asyncio.AbstractEventLoop]] = {}
-        self._others: set[int] = set()
-        """Threads of loops that are not asyncio's."""
-        self._claims: dict[int, weakref.ref[_Claim]] = {}
+        self._claims: dict[int, Work] = {}
+        """They keep the locals of a function, so none stays longer than it must."""
 
-    def note(self, exchange: Exchange, *, starts_request: bool = False) -> None:
-        """The calling thread works for *exchange*, which is that of its context. A request starts
-        on the thread of a loop."""
-        thread = threading.get_ident()
+    def note_loop(self) -> None:
+        """The calling thread runs a loop, or not."""
         loop = _running_loop()
         if loop is not None:
-            self._loops[thread] = weakref.ref(loop)
-        elif starts_request:
-            self._others.add(thread)
-        elif thread not in self._others:
-            held = _claim.get()
-            if held is None or held.exchange is not exchange or held.thread != thread:
-                held = _Claim(exchange, thread)
-                _claim.set(held)
-            self._claims[thread] = weakref.ref(held)
+            self._loops[threading.get_ident()] = weakref.ref(loop)
 
-    def known(self) -> set[int]:
-        """The threads of which `owner` can tell."""
-        return {*self._loops, *self._others, *self._claims}
+    def claim(self, exchange: Exchange, base: FrameType) -> None:
+        """On the calling thread, *base* has begun to work for *exchange*."""
+        if _running_loop() is None and not base.f_code.co_flags & _MANY_CONTEXTS:
+            self._claims[threading.get_ident()] = Work(exchange, base)
 
-    def owner(self, thread: int) -> Any:
-        """The exchange that *thread* works for; None if for none, or `EVERYBODY`."""
-        reference = self._loops.get(thread)
-        loop = reference() if reference is not None else None
-        if loop is not None and loop.is_running():
-            return _exchange_of(asyncio.current_task(loop))
-        if thread in self._others:
-            return EVERYBODY
-        claim = self._claims.get(thread)
-        held = claim() if claim is not None else None
-        return held.exchange if held is not None else None
+    def work(self) -> dict[int, Work]:
+        """By thread, what it may be at: it is, if the base is on its stack."""
+        found = self._claims.copy()
+        for thread, reference in self._loops.copy().items():
+            loop = reference()
+            if loop is not None and loop.is_running():
+                found.pop(thread, None)
+                work = _work_of(asyncio.current_task(loop))
+                if work is not None:
+                    found[thread] = work
+        return found
+
+    def over(self, thread: int, work: Work) -> None:
+        """The base has returned."""
+        if self._claims.get(thread) is work:
+            self._claims.pop(thread, None)
+
+    def forget(self, exchange: Exchange) -> None:
+        """Nobody asks about *exchange* any more."""
+        for thread, work in self._claims.copy().items():
+            if work.exchange is exchange:
+                self.over(thread, work)
+
+
+def stack_of(frame: FrameType | None) -> list[FrameType]:
+    """From the innermost outwards. A function that has returned still knows its caller, and a
+    coroutine that is suspended has none."""
+    stack = []
+    while frame is not None:
+        stack.append(frame)
+        frame = frame.f_back
+    return stack
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -88,11 +98,13 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _exchange_of(task: asyncio.Task[Any] | None) -> Exchange | None:
+def _work_of(task: asyncio.Task[Any] | None) -> Work | None:
     if task is None:
         return None
     context = _context_of(task)
-    return context.get(current_exchange) if context is not None else None
+    exchange = context.get(current_exchange) if context is not None else None
+    base = getattr(task.get_coro(), "cr_frame", None)
+    return Work(exchange, base) if exchange is not None and base is not None else None
 
 
 def _context_of(task: asyncio.Task[Any]) -> Context | None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import Any
 
 import pytest
 import trio
 
 from otel_sentry_asgi._scope import Exchange, current_exchange
-from otel_sentry_asgi._threads import EVERYBODY, Threads
+from otel_sentry_asgi._threads import Threads, stack_of
 from tests.support.stage import Pause, Stage
-
-Owner = Any
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def stage() -> Iterator[Stage]:
 
 
 class Asked:
-    """Code that stands still where the test asks for the owner of its thread."""
+    """Code that stands still where the test asks for whom its thread works."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
@@ -39,23 +39,32 @@ class Asked:
         self._thread = threading.get_ident()
         self._pause.here()
 
-    def answer(self) -> Owner:
+    def answer(self) -> Exchange | None:
         self._pause.reached()
-        owner = self._threads.owner(self._thread)
+        owner = self.now()
         self._pause.end()
         return owner
 
-    def now(self) -> Owner:
-        """When the code has gone on."""
-        return self._threads.owner(self._thread)
+    def now(self) -> Exchange | None:
+        work = self._threads.work().get(self._thread)
+        frame = sys._current_frames().get(self._thread)
+        if work is None or work.base not in stack_of(frame):
+            return None
+        return work.exchange
 
 
 async def request(threads: Threads, exchange: Exchange, work: Callable[[], Any]) -> None:
     current_exchange.set(exchange)
-    threads.note(exchange)
+    threads.note_loop()
     result = work()
     if asyncio.iscoroutine(result):
         await result
+
+
+def claimed(threads: Threads, exchange: Exchange, work: Callable[[], Any]) -> Any:
+    """A handler in its wrapper."""
+    threads.claim(exchange, sys._getframe())
+    return work()
 
 
 def test_a_loops_thread_works_for_the_task_that_runs(stage: Stage) -> None:
@@ -92,72 +101,91 @@ def test_a_callback_of_the_loop_is_nobodys(stage: Stage) -> None:
     assert asked.answer() is None
 
 
-def test_a_pools_thread_works_for_the_job_that_noted_it_until_that_ends(stage: Stage) -> None:
+def test_a_pools_thread_works_for_a_handler_until_that_returns(stage: Stage) -> None:
     threads, exchange = Threads(), Exchange(None)
     first, second = Asked(threads), Asked(threads)
-
-    def noted() -> None:
-        threads.note(exchange)
-        first.here()
-
-    async def in_pool() -> None:
-        await asyncio.to_thread(noted)
-
-    stage.loop.set_default_executor(executor := ThreadPoolExecutor(1))
-    done = stage.start(request(threads, exchange, in_pool))
-    assert first.answer() is exchange
-    done.result(5)
-    later = executor.submit(second.here)
-    assert second.answer() is None
-    later.result(5)
-    executor.shutdown()
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(claimed, threads, exchange, first.here)
+        assert first.answer() is exchange
+        done.result(5)
+        later = pool.submit(second.here)
+        assert second.answer() is None
+        later.result(5)
 
 
-def test_a_loop_inside_a_job_counts_while_it_runs() -> None:
+def test_a_generator_may_go_on_in_another_context() -> None:
+    threads, exchange = Threads(), Exchange(None)
+    asked = Asked(threads)
+
+    def generator() -> Iterator[None]:
+        threads.claim(exchange, sys._getframe())
+        yield
+        asked.here()
+
+    with ThreadPoolExecutor(1) as pool:
+        stream = generator()
+        pool.submit(next, stream).result(5)
+        done = pool.submit(next, stream, None)
+        assert asked.answer() is None
+        done.result(5)
+
+
+def test_a_loop_inside_a_handler_counts_while_it_runs() -> None:
     threads, outer, inner = Threads(), Exchange(None), Exchange(None)
     in_loop, after = Asked(threads), Asked(threads)
 
     async def nested() -> None:
         await asyncio.create_task(request(threads, inner, in_loop.here))
 
-    def job() -> None:
-        threads.note(outer)
+    def handler() -> None:
         asyncio.run(nested())
         after.here()
 
-    thread = threading.Thread(target=copy_context().run, args=(job,))
+    thread = threading.Thread(target=claimed, args=(threads, outer, handler))
     thread.start()
     assert in_loop.answer() is inner
     assert after.answer() is outer
     thread.join(5)
 
 
-def test_of_trios_loop_the_tasks_cannot_be_seen() -> None:
+def test_trios_loop_works_for_nobody() -> None:
     threads, exchange = Threads(), Exchange(None)
     asked = Asked(threads)
-
-    async def served() -> None:
-        threads.note(exchange, starts_request=True)
-        threads.note(exchange)
-        asked.here()
-
-    thread = threading.Thread(target=trio.run, args=(served,))
+    thread = threading.Thread(
+        target=trio.run, args=(request, threads, exchange, asked.here), daemon=True
+    )
     thread.start()
-    assert asked.answer() is EVERYBODY
+    assert asked.answer() is None
     thread.join(5)
 
 
-def test_what_never_worked_for_anybody_is_nobodys() -> None:
+def test_a_task_that_is_no_coroutine_works_for_nobody(stage: Stage) -> None:
     threads = Threads()
-    assert threads.owner(threading.get_ident()) is None
-    assert threads.known() == set()
+    asked = Asked(threads)
+
+    @types.coroutine
+    def served() -> Iterator[None]:
+        current_exchange.set(Exchange(None))
+        threads.note_loop()
+        asked.here()
+        yield
+
+    stage.loop.call_soon_threadsafe(lambda: stage.loop.create_task(served()))
+    assert asked.answer() is None
 
 
-def test_it_keeps_no_exchange_alive(stage: Stage) -> None:
+def test_what_never_worked_for_anybody_is_nobodys() -> None:
+    assert Threads().work() == {}
+
+
+def test_it_keeps_no_exchange_alive_that_is_forgotten(stage: Stage) -> None:
     threads, exchange = Threads(), Exchange(None)
     gone = weakref.ref(exchange)
     stage.run(request(threads, exchange, lambda: None))
-    copy_context().run(threads.note, exchange)
+    claimed(threads, exchange, lambda: None)
+    threads.forget(Exchange(None))
+    assert threads.work()
+    threads.forget(exchange)
     del exchange
     gc.collect()
     assert gone() is None

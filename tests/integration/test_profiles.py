@@ -111,14 +111,22 @@ def functions(profile: dict[str, Any], thread: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "hypercorn-trio"])
-def test_the_active_thread_names_the_hot_function(kent: Kent, init: Init, server: str) -> None:
+@pytest.mark.parametrize(
+    ("server", "hot_paths"),
+    [
+        ("uvicorn", {"/loop": "hot_on_the_loop", "/thread": "hot_in_a_thread"}),
+        ("hypercorn-trio", {"/thread": "hot_in_a_thread"}),
+    ],
+)
+def test_the_active_thread_names_the_hot_function(
+    kent: Kent, init: Init, server: str, hot_paths: dict[str, str]
+) -> None:
     init(profiles_sample_rate=1.0)
-    counted = drive("/loop", "/thread", server=server)
+    counted = drive("/fast", *hot_paths, server=server)
 
-    assert counted["profiles"] == 2
+    assert counted["profiles"] >= len(hot_paths)
     sent = by_name(kent)
-    for path, hot in (("/loop", "hot_on_the_loop"), ("/thread", "hot_in_a_thread")):
+    for path, hot in hot_paths.items():
         transaction, profile = sent[f"GET {path}"]
         assert profile is not None
         assert transaction["contexts"]["profile"]["profile_id"] == profile["event_id"]

@@ -9,40 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
-import sentry_sdk
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, precondition, rule
 from opentelemetry.trace import SpanKind
-from sentry_sdk.profiler import transaction_profiler
-from sentry_sdk.transport import Transport
 
-from otel_sentry_asgi._assembly import Segment
-from otel_sentry_asgi._model import Transaction
 from otel_sentry_asgi._profiles import Profiles, stop
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi.testing import span
+from tests.support.by_hand import begin_by_hand, end_by_hand, handler, profile_of
 from tests.support.stage import Pause, Stage, named
-
-
-class _Nowhere(Transport):
-    def capture_envelope(self, envelope: Any) -> None:
-        raise AssertionError("nothing is sent here")
-
-
-class _ByHand(transaction_profiler.ThreadScheduler):
-    """sentry-sdk's scheduler without its thread: the test calls its sampler."""
-
-    def ensure_running(self) -> None:
-        pass
 
 
 @dataclass(eq=False)
@@ -53,8 +37,8 @@ class Request:
     profiled: bool
     seen: Counter[str] = field(default_factory=Counter)
     """How often a look met which of its functions, at work for it."""
-    untold: set[str] = field(default_factory=set)
-    """Functions of its own of which nobody was told."""
+    kept: list[Context] = field(default_factory=list)
+    """Copies of its context, as a timer or a future that it made in the pool would keep them."""
     ended: Future[None] | None = None
     inbox: asyncio.Queue[Callable[[], Any] | None] = field(default_factory=asyncio.Queue)
 
@@ -75,17 +59,7 @@ class Interleaving(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            sentry_sdk.init(
-                dsn="http://public@127.0.0.1:9/1",
-                transport=_Nowhere,
-                profiles_sample_rate=0.5,
-                default_integrations=False,
-                auto_enabling_integrations=False,
-            )
-        self.scheduler = _ByHand(101)
-        transaction_profiler._scheduler = self.scheduler
+        self.scheduler = begin_by_hand()
         self.stage = Stage()
         self.stage.__enter__()
         self.chosen = True
@@ -101,9 +75,7 @@ class Interleaving(RuleBasedStateMachine):
         self.stage.__exit__(None, None, None)
         for request in rest:
             self.check(request)
-        transaction_profiler._scheduler = None
-        sentry_sdk.get_client().close()
-        sentry_sdk.get_global_scope().set_client(None)
+        end_by_hand()
 
     @rule(target=requests, profiled=st.booleans())
     def begin(self, profiled: bool) -> Request:
@@ -150,22 +122,19 @@ class Interleaving(RuleBasedStateMachine):
     @precondition(lambda self: len(self.jobs) < 2)
     @rule(request=requests, noted=st.booleans())
     def work_in_the_pool(self, request: Request, noted: bool) -> None:
-        """Without a span there, nobody can tell whose work it is."""
+        """Where no integration tells, nobody can tell whose work it is."""
         name, pause = self._name("in_pool"), Pause()
 
         def work() -> None:
-            if noted:
-                self.profiles.span_started()
+            request.kept.append(copy_context())
             named(name)(pause)
 
         done: Future[None] = Future()
 
         async def job() -> None:
-            await asyncio.to_thread(work)
+            await asyncio.to_thread(handler(request.exchange, work) if noted else work)
             done.set_result(None)
 
-        if not noted:
-            request.untold.add(name)
         tasks = []
 
         async def step() -> None:
@@ -201,20 +170,12 @@ class Interleaving(RuleBasedStateMachine):
         request.ended.result(10)
 
     def check(self, request: Request) -> None:
-        assert request.exchange.root is not None
-        transaction: Transaction = {"contexts": {"trace": {"span_id": "", "data": {}}}, "spans": []}
-        segment = Segment(request.exchange.root, [], request.exchange)
-        profile: Any = self.profiles.link(transaction, segment)
-        if profile is None:
+        seen = profile_of(self.profiles, request.exchange)
+        if seen is None:
             # Two looks at one thread are needed, and in the pool there are two threads.
-            assert "profile" not in transaction["contexts"]
             assert sum(request.seen.values()) < 4
-            return
-        assert transaction["contexts"]["profile"] == {"profile_id": profile.event_id}
-        seen = seen_in(profile.to_item(EVENT))
-        for name in request.untold:
-            seen.pop(name, None)
-        assert seen == request.seen
+        else:
+            assert seen == request.seen
 
     def end(self, job: Job) -> None:
         self.jobs.remove(job)
@@ -230,27 +191,6 @@ class Interleaving(RuleBasedStateMachine):
 
     async def _put(self, request: Request, step: Callable[[], Any] | None) -> None:
         request.inbox.put_nowait(step)
-
-
-EVENT = {
-    "event_id": "0" * 32,
-    "transaction": "GET /",
-    "start_timestamp": 0.0,
-    "contexts": {"trace": {"trace_id": "0" * 32}},
-}
-
-
-def seen_in(item: dict[str, Any]) -> Counter[str]:
-    """How many samples hold which of the functions that the test made."""
-    profile = item["profile"]
-    functions = [frame["function"] for frame in profile["frames"]]
-    stacks = [{functions[n] for n in stack} for stack in profile["stacks"]]
-    return Counter(
-        name
-        for sample in profile["samples"]
-        for name in stacks[sample["stack_id"]]
-        if name.startswith("work_")
-    )
 
 
 TestInterleaving = Interleaving.TestCase
