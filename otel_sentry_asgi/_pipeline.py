@@ -219,7 +219,7 @@ class Pipeline:
         if ignored:
             self._lost_spans("ignored", len(segment.children) - len(kept))
             segment.children = kept
-        scopes = (
+        isolation, current = (
             (None, None) if exchange is None else (exchange.sentry_scope, exchange.current_scope)
         )
         try:
@@ -237,7 +237,7 @@ class Pipeline:
             if exchange is not None and (request := clean.payload.get("request")):
                 exchange.sent_request = _copied(request)
             too_large = trim(clean.payload)
-            self._exporter.export(clean, Origin(*scopes, profile))
+            self._exporter.export(clean, Origin(isolation, current, profile))
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise

@@ -34,6 +34,7 @@ from sentry_sdk.profiler.transaction_profiler import Profile
 from sentry_sdk.utils import format_timestamp, get_current_thread_meta
 
 from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._ids import trace_hex
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._threads import Threads, stack_of
@@ -163,8 +164,17 @@ class TransactionProfile(Profile):
         return bool(super().valid())
 
     def to_json(self, event_opt: Any, options: Any) -> dict[str, Any]:
-        """The profile item for the event that is sent."""
-        item = super().to_json(event_opt, options)
+        """The profile item for the event that is sent, whatever hooks have left of that."""
+        assert self._exchange.root is not None
+        trace_id = trace_hex(self._exchange.root.context.trace_id)
+        event: Any = {
+            "event_id": None,
+            "transaction": "",
+            "start_timestamp": None,
+            **event_opt,
+            "contexts": {"trace": {"trace_id": trace_id}},
+        }
+        item = super().to_json(event, options)
         item["profile"] = _without_ours(item["profile"])
         started = item["timestamp"]
         if isinstance(started, (int, float)):  # As text, Relay takes nothing else.

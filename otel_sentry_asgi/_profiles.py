@@ -17,11 +17,11 @@ from typing import Any, Final
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_sentry_asgi import sentry
-from otel_sentry_asgi._assembly import Segment
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex
 from otel_sentry_asgi._model import Data, Transaction
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._segment import Segment
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._threads import Threads
 from otel_sentry_asgi.export import Profile
@@ -37,7 +37,7 @@ else:
 logger = logging.getLogger("otel_sentry_asgi")
 
 _STAMP: Final = "_otel_sentry_stamp"
-"""The key in the instance dictionary of an ended span: the thread and profiler it ran under."""
+"""An attribute of an ended span: the thread and profiler it ran under."""
 
 _NOT_PROFILED: Final = object()
 """The profile of an exchange for which it has been decided that there is none, or that has given
@@ -85,7 +85,7 @@ class Profiles:
             profiler_id = exchange.profile.profiler_id
         profiler_id = profiler_id or _profiler.running_profiler()
         if profiler_id is not None and profiler_id != self._parents:
-            span.__dict__[_STAMP] = {**_profiler.thread_here(), "profiler_id": profiler_id}
+            setattr(span, _STAMP, {**_profiler.thread_here(), "profiler_id": profiler_id})
 
     def link(self, transaction: Transaction, segment: Segment) -> Profile | None:
         """Have the transaction refer to its profile; gives the profile if it is one to be sent
@@ -171,9 +171,9 @@ def _link_continuous(transaction: Transaction, segment: Segment, thread: Data) -
     """Say of the root and of each span on which thread and under which profiler it ran. *thread*
     is where the handler ran, if that is known."""
     stamps = {
-        span_hex(span.context.span_id): span.__dict__[_STAMP]
+        span_hex(span.context.span_id): getattr(span, _STAMP)
         for span in (segment.root, *segment.children)
-        if _STAMP in span.__dict__
+        if hasattr(span, _STAMP)
     }
     if not stamps:
         return

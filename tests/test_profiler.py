@@ -59,11 +59,11 @@ def run(client: ByHand) -> Iterator[Run]:
         yield run
 
 
-def in_request(run: Run, function: Callable[[], None]) -> Callable[[], None]:
+def in_request(run: Run, function: Callable[..., None]) -> Callable[..., None]:
     """A handler, in a copy of the request's context."""
     wrapped, context = handler(run.exchange, function), Context()
     context.run(current_exchange.set, run.exchange)
-    return lambda: context.run(wrapped)
+    return lambda *args: context.run(wrapped, *args)
 
 
 def test_work_after_a_handler_is_not_that_requests(run: Run) -> None:
@@ -155,17 +155,17 @@ def test_a_handlers_locals_are_let_go_with_the_next_sample(run: Run) -> None:
     gone: list[weakref.ref[object]] = []
 
     def keeping(pause: Pause) -> None:
-        thing = Pause()
-        gone.append(weakref.ref(thing))
+        gone.append(weakref.ref(pause))
         pause.here()
 
     with ThreadPoolExecutor(1) as pool:
         ends: list[Callable[[], None]] = [run.sampler.sampler, lambda: stop(run.exchange)]
         for end in ends:
             pause = Pause()
-            done = pool.submit(in_request(run, partial(keeping, pause)))
+            done = pool.submit(in_request(run, keeping), pause)
             run.look(pause)
             done.result(10)
+            del pause
             end()
             assert gone.pop()() is None
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import sentry_sdk
+from sentry_sdk._lru_cache import LRUCache
 from sentry_sdk.integrations.starlette import _wrap_sync_handler
 from sentry_sdk.profiler import transaction_profiler
+from sentry_sdk.profiler.utils import extract_stack
 from sentry_sdk.scope import Scope, ScopeType, use_isolation_scope
 from sentry_sdk.transport import Transport
 
-from otel_sentry_asgi._assembly import Segment
 from otel_sentry_asgi._model import Transaction
+from otel_sentry_asgi._profiler import Samples, TransactionProfile
 from otel_sentry_asgi._profiles import Profiles
 from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._segment import Segment
+from otel_sentry_asgi._threads import Threads
+from otel_sentry_asgi.testing import span
 
 
 class _Nowhere(Transport):
@@ -52,18 +58,30 @@ def end_by_hand() -> None:
     sentry_sdk.get_global_scope().set_client(None)
 
 
-def handler(exchange: Exchange, function: Callable[[], None]) -> Callable[[], None]:
+def handler(exchange: Exchange, function: Callable[..., None]) -> Callable[..., None]:
     """As sentry-sdk's integrations wrap handlers that run in a thread pool."""
     sentry_scope = Scope(ty=ScopeType.ISOLATION)
     if isinstance(exchange.profile, transaction_profiler.Profile):
         sentry_scope.profile = exchange.profile
     wrapped = _wrap_sync_handler(function)
 
-    def in_scope() -> None:
+    def in_scope(*args: Any) -> None:
         with use_isolation_scope(sentry_scope):
-            wrapped()
+            wrapped(*args)
 
     return in_scope
+
+
+def made_profile() -> Any:
+    """One that is over, with two samples of the caller."""
+    before, transaction_profiler._scheduler = transaction_profiler._scheduler, ByHand(101)
+    profile = TransactionProfile(Exchange(None, root=span()), Samples(Threads()))
+    transaction_profiler._scheduler = before
+    stack = extract_stack(sys._getframe(1), LRUCache(10), "/srv")
+    for elapsed in (1_000, 2_000):
+        transaction_profiler.Profile.write(profile, profile.start_ns + elapsed, [("1", stack)])
+    profile.stop()
+    return profile
 
 
 EVENT = {
