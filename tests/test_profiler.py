@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
-from pathlib import Path
 
 import pytest
-import sentry_sdk
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._profiles import Profiles, stop
@@ -168,11 +166,3 @@ def test_a_handlers_locals_are_let_go_with_the_next_sample(run: Run) -> None:
             del pause
             end()
             assert gone.pop()() is None
-
-
-def test_integrations_that_tell_of_handlers_enter_no_context() -> None:
-    """What `_wrapper` relies on, in the sentry-sdk that is installed."""
-    sources = Path(sentry_sdk.integrations.__file__).parent.rglob("*.py")
-    telling = [text for one in sources if "update_active_thread_id" in (text := one.read_text())]
-    assert telling
-    assert not [text for text in telling if "copy_context" in text or "contextvars" in text]

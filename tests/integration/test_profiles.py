@@ -6,9 +6,11 @@ depends on how fast the machine is.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -55,6 +57,47 @@ def hot_on_the_loop() -> None:
     until_seen()
 
 
+WHERE = {"": "uvicorn", "_in_a_thread": "AnyIO worker thread"}
+"""Where a handler runs: the end of its path, and its thread."""
+
+
+def compute() -> None:
+    until = time.monotonic() + 0.005
+    while time.monotonic() < until:
+        sum(range(100))
+
+
+def hot_profiled() -> None:
+    compute()
+
+
+def hot_unprofiled() -> None:
+    compute()
+
+
+class Turns:
+    """Two handlers that wait for each other's beginning, and end when one has been seen."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._joined = 0
+
+    def profiled(self) -> Iterator[None]:
+        profile: Any = sentry_sdk.get_isolation_scope().profile
+        deadline = time.monotonic() + 10
+        while self._joined == 0 or len(profile.samples) < 10:
+            assert time.monotonic() < deadline
+            hot_profiled()
+            yield
+        self._over.set()
+
+    def unprofiled(self) -> Iterator[None]:
+        self._joined += 1
+        while not self._over.is_set():
+            hot_unprofiled()
+            yield
+
+
 def make_app() -> FastAPI:
     """Made after `sentry_sdk.init()`, whose integration wraps handlers as they are added."""
     app = FastAPI()
@@ -67,6 +110,28 @@ def make_app() -> FastAPI:
     def in_a_thread() -> None:
         hot_in_a_thread()
 
+    turns, in_threads = Turns(), Turns()
+
+    @app.get("/turns/profiled")
+    async def profiled() -> None:
+        for _ in turns.profiled():
+            await asyncio.sleep(0)
+
+    @app.get("/turns/unprofiled")
+    async def unprofiled() -> None:
+        for _ in turns.unprofiled():
+            await asyncio.sleep(0)
+
+    @app.get("/turns/profiled_in_a_thread")
+    def profiled_in_a_thread() -> None:
+        for _ in in_threads.profiled():
+            pass
+
+    @app.get("/turns/unprofiled_in_a_thread")
+    def unprofiled_in_a_thread() -> None:
+        for _ in in_threads.unprofiled():
+            pass
+
     @app.get("/fast")
     async def fast() -> None:
         pass
@@ -78,14 +143,16 @@ def make_app() -> FastAPI:
     return app
 
 
-def drive(*paths: str, server: Any = "uvicorn") -> dict[str, int]:
-    """Ask for each; what the bridge counted."""
+def drive(*paths: str | tuple[str, ...], server: Any = "uvicorn") -> dict[str, int]:
+    """Ask for each, for those of a tuple at once; what the bridge counted."""
     provider = TracerProvider(shutdown_on_exit=False)
     otel_sentry_asgi.instrument(tracer_provider=provider)
     app = OpenTelemetryMiddleware(make_app(), tracer_provider=provider)
-    with serve(app, server=server) as url:
+    with serve(app, server=server) as url, ThreadPoolExecutor(2) as pool:
         for path in paths:
-            assert httpx.get(url + path, timeout=20).status_code == 200
+            together = [path] if isinstance(path, str) else path
+            answers = pool.map(lambda one: httpx.get(url + one, timeout=20), together)
+            assert [answer.status_code for answer in answers] == [200] * len(together)
     assert provider.force_flush()
     counted = otel_sentry_asgi.stats()
     sentry_sdk.flush()
@@ -147,21 +214,29 @@ def test_the_active_thread_names_the_hot_function(
 
 
 def test_only_what_was_profiled_refers_to_a_profile(kent: Kent, init: Init) -> None:
+    """Two requests in turns on one loop, and both in the thread pool: one each is profiled."""
+
     def sampler(context: dict[str, Any]) -> float:
-        return float("/thread" not in context["transaction_context"]["name"])
+        return float("unprofiled" not in context["transaction_context"]["name"])
 
     init(profiles_sampler=sampler)
-    counted = drive("/loop", "/napping")
-    assert counted["profiles"] >= 1
+    counted = drive(*[(f"/turns/profiled{where}", f"/turns/unprofiled{where}") for where in WHERE])
 
-    kent.reset()
-    otel_sentry_asgi.uninstrument()
-    init(profiles_sampler=lambda context: 0)
-    counted = drive("/napping")
-    (transaction, profile) = by_name(kent)["GET /napping"]
-    assert profile is None
-    assert "profile" not in transaction["contexts"]
-    assert counted["lost_profiles.sample_rate"] >= 1
+    sent = by_name(kent)
+    for where, thread_name in WHERE.items():
+        transaction, profile = sent[f"GET /turns/profiled{where}"]
+        assert profile is not None
+        assert transaction["contexts"]["profile"] == {"profile_id": profile["event_id"]}
+        seen = {frame["function"] for frame in profile["profile"]["frames"]}
+        assert "hot_profiled" in seen
+        assert "hot_unprofiled" not in seen
+        threads = profile["profile"]["thread_metadata"].values()
+        assert any(thread["name"].startswith(thread_name) for thread in threads)
+        transaction, profile = sent[f"GET /turns/unprofiled{where}"]
+        assert profile is None
+        assert "profile" not in transaction["contexts"]
+    assert counted["profiles"] == 2
+    assert counted["lost_profiles.sample_rate"] == 2
 
 
 def test_a_profile_that_is_too_short_is_counted(kent: Kent, init: Init) -> None:
