@@ -30,6 +30,7 @@ from otel_sentry_asgi._issues import Issues
 from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._pipeline import Pipeline
+from otel_sentry_asgi._profiles import Profiles, stop
 from otel_sentry_asgi._provider import Flush
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._semconv import Attributes
@@ -70,11 +71,13 @@ class Bridge:
         self.sessions = Sessions(clock, sentry.send_sessions)
         self.issues = Issues(settings, self.stats, self._ledger, clock)
         self.events = Events(settings, self.stats, self._ledger, self.decisions, self.issues)
+        self.profiles = Profiles(self.stats)
         self.pipeline = Pipeline(
             settings,
             exporter,
             self.stats,
             self.decisions,
+            self.profiles,
             tell=self.issues.told,
             tidy=self._tidy,
             clock=clock,
@@ -119,6 +122,8 @@ class Bridge:
             decision = decide_trace(self.decisions, context, otel_context, facts)
         if decision.sampled or self._may_keep(decision):
             self.pipeline.started(context, exchange)
+        if decision.sampled:
+            self.profiles.started(span, exchange, partial(_facts, span, exchange))
 
     def ended(self, span: ReadableSpan) -> None:
         """A span has ended: hand it to the worker."""
@@ -127,6 +132,8 @@ class Bridge:
         exchange = current_exchange.get()
         decision = self.decisions.get(span.context.trace_id)
         if decision is None or decision.sampled or self._may_keep(decision):
+            if self.profiles.on:
+                self.profiles.span_ended(span, exchange)
             self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
         else:
             self.pipeline.unsampled(span, exchange, decision.reason)
@@ -140,6 +147,8 @@ class Bridge:
         unit = self._units.pop((root.context.trace_id, root.context.span_id), None)
         if unit is not None and unit.previous is not None:
             self.issues.finished(unit)
+            if unit.profile is not None:
+                stop(unit)
             self.leave(unit, unit.previous)
 
     def exported(self, tree: Tree) -> None:
@@ -200,6 +209,7 @@ class Bridge:
     def retire(self) -> None:
         """Send what has ended and leave nothing behind."""
         atexit.unregister(self._exit)
+        self.profiles.stop_all()
         self.close()
         with contained("exporter"):
             self._exporter.shutdown()
@@ -214,6 +224,7 @@ class Bridge:
         self._units.clear()
         self.sessions.clear()
         self.pipeline.reset()
+        self.profiles.begin_in_child()
         self._ledger.clear()
 
     def _begin_unit(self, span: Span, outer: Exchange | None) -> Exchange:

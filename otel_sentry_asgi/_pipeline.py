@@ -19,6 +19,7 @@ from otel_sentry_asgi._dsc import continued, sampling_context
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Data, Transaction
 from otel_sentry_asgi._noise import Noise, adopt
+from otel_sentry_asgi._profiles import Profiles
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._segment import Segment, shortened
 from otel_sentry_asgi._settings import Settings
@@ -57,6 +58,7 @@ class Pipeline:
         exporter: Exporter,
         stats: Stats,
         decisions: Decisions,
+        profiles: Profiles,
         tell: Tell,
         tidy: Callable[[float, bool], float | None],
         clock: Callable[[], float],
@@ -68,6 +70,7 @@ class Pipeline:
         self._exporter = exporter
         self._stats = stats
         self._decisions = decisions
+        self._profiles = profiles
         self._tell = tell
         self._tidy = tidy
         self._clock = clock
@@ -218,13 +221,14 @@ class Pipeline:
         if ignored:
             self._lost_spans("ignored", len(segment.children) - len(kept))
             segment.children = kept
-        scopes = (
+        isolation, current = (
             (None, None) if exchange is None else (exchange.sentry_scope, exchange.current_scope)
         )
         try:
             transaction = self._to_transaction(segment, decision, facts)
             if ignored:
                 adopt(transaction["spans"], ignored)
+            profile = self._profiles.link(transaction, segment)
             clean = sentry.policy(self._settings).clean(transaction)
             if self._settings.on_payload is not None:
                 shown = clean.shown_to(self._settings.on_payload)
@@ -235,7 +239,7 @@ class Pipeline:
             if exchange is not None and (request := clean.payload.get("request")):
                 exchange.sent_request = _copied(request)
             too_large = trim(clean.payload)
-            self._exporter.export(clean, Origin(*scopes))
+            self._exporter.export(clean, Origin(isolation, current, profile))
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise

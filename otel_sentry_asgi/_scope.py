@@ -85,6 +85,8 @@ class Exchange:
     """The spans that ended last: breadcrumbs of an error."""
     logs: deque[Any] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
     """OTel's log records that came last: breadcrumbs, too."""
+    profile: Any = None
+    """None until `Profiles` has decided about it."""
     previous: Previous | None = None
     """Of a unit of work that is no request: what to restore when its root ends."""
 

@@ -6,6 +6,7 @@ An exporter is any object with these methods. It may be registered under the ent
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +20,7 @@ __all__ = [
     "ErrorEvent",
     "Exporter",
     "Origin",
+    "Profile",
     "SpanPayload",
     "TraceContext",
     "Transaction",
@@ -30,12 +32,26 @@ REMARKS = "otel_sentry_asgi.remarks"
 `_meta` itself. Without it the remarks are in the event in sentry-sdk's own form, for its client."""
 
 
+class Profile(Protocol):
+    """The code profile of one transaction, whose `contexts.profile.profile_id` refers to it."""
+
+    def to_item(self, event: Mapping[str, Any]) -> Data:
+        """The payload of an envelope item of type `profile`, to be sent in the envelope of the
+        transaction. *event* is the transaction as it is sent, after scopes and callbacks.
+
+        It is large: call it where the envelope is made, once. It holds file names, functions and
+        lines, no values; what the policy says of the transaction's name has been done to the event.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a payload comes from: the Sentry scopes of its request, None where there was none."""
+    """Where a payload comes from: the Sentry scopes of its request, None where there was none; and
+    the profile of its code, where there is one."""
 
     isolation_scope: Any = None
     current_scope: Any = None
+    profile: Profile | None = None
 
 
 @runtime_checkable

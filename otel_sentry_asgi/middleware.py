@@ -22,6 +22,7 @@ from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._errors import is_cancelled
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._lifespan import Lifespan
+from otel_sentry_asgi._profiles import stop
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._translate.request import is_event_stream, merged_headers
 
@@ -126,6 +127,8 @@ class _Request:
         with _GUARD:
             self._bridge.issues.finished(exchange)
         exchange.finished = True
+        if exchange.profile is not None:
+            stop(exchange)
         self.send = self._send  # Instead of a reference to itself.
         with _GUARD:
             self._scope.pop(MARK, None)

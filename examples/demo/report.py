@@ -10,7 +10,7 @@ from rich.text import Text
 from examples.demo.private import PRIVATE, PUBLIC, Planted, in_otlp, in_sentry
 from examples.demo.receivers import Receivers
 from examples.demo.traffic import Reply
-from examples.demo.verdict import Arrived, Event, Traffic, handled, is_follow_up, title_of
+from examples.demo.verdict import Arrived, Event, Traffic, handled, hottest, is_follow_up, title_of
 from otel_sentry_exporters.console import issue, waterfall
 
 _UNREAD: Final = Text("not read", "dim")
@@ -28,6 +28,9 @@ def show(console: Console, traffic: Traffic, arrived: Arrived, receivers: Receiv
             if scenario.show:
                 _heading(console, f"In Sentry: {scenario.name}")
                 _details(console, arrived, replies)
+            if scenario.hot:
+                _heading(console, f"In Sentry: the hottest functions of: {scenario.name}")
+                console.print(_hottest(arrived, replies))
         _heading(console, "In Sentry: every issue, and the innermost of the shop's frames")
         console.print(_issues(traffic, arrived))
     _heading(console, "Private values that were sent in, and where they came out")
@@ -89,6 +92,17 @@ def _details(console: Console, arrived: Arrived, replies: Sequence[Reply]) -> No
         if number:
             console.print()
         console.print(one)
+
+
+def _hottest(arrived: Arrived, replies: Sequence[Reply]) -> Table:
+    table = _table(("samples", 7), ("share", 5))
+    for reply in replies:
+        for profile in arrived.profiles(reply.trace_id):
+            met = hottest(profile)
+            total = sum(number for _, number in met)
+            for function, number in met[:3]:
+                table.add_row(function, str(number), f"{number / total:.0%}")
+    return table
 
 
 def _issues(traffic: Traffic, arrived: Arrived) -> Table:

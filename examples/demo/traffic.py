@@ -51,6 +51,8 @@ class Scenario:
     handled: bool | None = None
     spans: bool = True
     """Whether the OTLP side has spans."""
+    hot: str | None = None
+    """The hottest function of its profile; None if it has none."""
     show: bool = False
     """Whether the report draws all there is."""
 
@@ -121,6 +123,7 @@ SCENARIOS: Final = (
     Scenario("plain, with a database span", one("GET", "/products/1"), "200", show=True),
     Scenario("not found", one("GET", "/products/99"), "404"),
     Scenario("an e-mail in a statement", one("POST", "/customers", email=EMAIL.value), "201"),
+    Scenario("slow, with a profile", one("GET", "/search/copper%20ketle"), "200", hot="distance"),
     Scenario("500 without an exception", one("GET", "/stock"), "500"),
     Scenario(
         "unhandled, no open span",

@@ -1,5 +1,6 @@
 """What arrived, and whether it is what should have."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,6 +41,10 @@ class Arrived:
     def issues(self, trace_id: str) -> list[Event]:
         return self._bodies("event", trace_id)
 
+    def profiles(self, trace_id: str) -> list[Event]:
+        bodies = [item.body for item in self.items if item.type == "profile"]
+        return [body for body in bodies if body["transactions"][0]["trace_id"] == trace_id]
+
     def otlp(self, trace_id: str) -> list[OtlpSpan]:
         return [span for span in self.spans if span.trace_id == trace_id]
 
@@ -70,6 +75,14 @@ def handled(event: Event) -> bool | None:
     return values[-1]["mechanism"]["handled"] if values else None
 
 
+def hottest(profile: Event) -> list[tuple[str, int]]:
+    """The functions that the thread of the handler was in, and how often it was met there."""
+    samples, stacks, frames = (profile["profile"][key] for key in ("samples", "stacks", "frames"))
+    active = profile["transactions"][0]["active_thread_id"]
+    met = [stacks[one["stack_id"]] for one in samples if one["thread_id"] == active]
+    return Counter(frames[stack[0]]["function"] for stack in met if stack).most_common()
+
+
 def problems(traffic: Traffic, arrived: Arrived) -> list[str]:
     """What is missing, too much or wrong, in words."""
     found: list[str] = []
@@ -80,6 +93,7 @@ def problems(traffic: Traffic, arrived: Arrived) -> list[str]:
                 checks += [
                     *_transactions(scenario, reply, arrived),
                     *_issues(scenario, reply, arrived),
+                    *_profiles(scenario, reply, arrived),
                 ]
             found.extend(f"{scenario.name}: {problem}" for problem in checks)
     if arrived.readable:
@@ -140,6 +154,18 @@ def _issues(scenario: Scenario, reply: Reply, arrived: Arrived) -> Iterator[str]
         if handled(issue) is not scenario.handled:
             yield f"{title_of(issue)} has handled={handled(issue)}"
         yield from _owner(reply, issue)
+
+
+def _profiles(scenario: Scenario, reply: Reply, arrived: Arrived) -> Iterator[str]:
+    """The transaction refers to its profile, and that names the function that was slow."""
+    profiles = arrived.profiles(reply.trace_id)
+    contexts = [one["contexts"].get("profile") for one in arrived.transactions(reply.trace_id)]
+    referred = [context["profile_id"] for context in contexts if context]
+    if referred != [profile["event_id"] for profile in profiles]:
+        yield f"refers to {len(referred)} profiles of {len(profiles)}"
+    hot = [function for profile in profiles for function, _ in hottest(profile)[:1]]
+    if hot != ([] if scenario.hot is None else [scenario.hot]):
+        yield f"hottest in its profile is {hot} instead of {scenario.hot}"
 
 
 def _owner(reply: Reply, event: Event) -> Iterator[str]:

@@ -15,6 +15,7 @@ from opentelemetry import trace
 from pydantic import BaseModel
 
 from examples.shop.payments import charge
+from examples.shop.search import search
 from examples.shop.store import Store
 from examples.shop.telemetry import observe, set_up
 
@@ -47,6 +48,12 @@ def product(product_id: int) -> dict[str, object]:
     if found is None:
         raise HTTPException(404, "no such product")
     return {"name": found[0], "cents": found[1]}
+
+
+@app.get("/search/{words}")
+def find(words: str) -> list[str]:
+    """Slow; its profile tells why."""
+    return search(words)
 
 
 @app.post("/customers", status_code=201)

@@ -106,22 +106,26 @@ class EnvelopeExporter:
         trace = (prepared.get("contexts") or {}).get("trace") or {}
         if context := trace.pop("dynamic_sampling_context", None):
             headers["trace"] = context
-        attachments = [one.to_envelope_item() for one in hint.get("attachments") or ()]
+        others = [one.to_envelope_item() for one in hint.get("attachments") or ()]
+        if origin.profile is not None:
+            item = PayloadRef(json=origin.profile.to_item(prepared))
+            others.insert(0, Item(item, type="profile"))
         spotlight = getattr(client, "spotlight", None)
         if delivery is None or spotlight:
             envelope = Envelope(headers, [Item(PayloadRef(json=prepared), type="transaction")])
-            envelope.items.extend(attachments)
+            envelope.items.extend(others)
             if spotlight:
                 spotlight.capture_envelope(envelope)
             if delivery is None and client.transport is not None:
                 client.transport.capture_envelope(envelope)
         if delivery is not None:
-            if attachments and delivery.limits.are_over("attachment"):
-                route.record("ratelimit_backoff", _sizes(attachments))
-                attachments = []
-            body = _envelope(headers, prepared, attachments)
+            over = [one for one in others if delivery.limits.are_over(one.data_category)]
+            if over:
+                route.record("ratelimit_backoff", _quantities(over))
+                others = [one for one in others if one not in over]
+            body = _envelope(headers, prepared, others)
             counts = _counts(len(prepared.get("spans") or ()) + 1)
-            delivery.put(body, (*counts, *_sizes(attachments)))
+            delivery.put(body, (*counts, *_quantities(others)))
 
     def _route_of(self, client: Any) -> _Route:
         with self._lock:
@@ -200,10 +204,10 @@ def _begin_in_child() -> None:
 os.register_at_fork(after_in_child=_begin_in_child)
 
 
-def _envelope(headers: dict[str, Any], event: Any, attachments: list[Item]) -> bytes:
+def _envelope(headers: dict[str, Any], event: Any, others: list[Item]) -> bytes:
     payload = encode(event)
     parts = [encode(headers), _START, str(len(payload)).encode("ascii"), b"}\n", payload, b"\n"]
-    return b"".join([*parts, *(item.serialize() for item in attachments)])
+    return b"".join([*parts, *(item.serialize() for item in others)])
 
 
 def _counts(spans: int) -> Counts:
@@ -211,9 +215,12 @@ def _counts(spans: int) -> Counts:
     return (("transaction", 1), ("span", spans))
 
 
-def _sizes(attachments: list[Item]) -> Counts:
+def _quantities(items: list[Item]) -> Counts:
     """Attachments count in bytes, an empty one as 1 (as sentry-sdk does it)."""
-    return tuple(("attachment", len(item.get_bytes()) or 1) for item in attachments)
+    return tuple(
+        (one.data_category, (len(one.get_bytes()) or 1) if one.type == "attachment" else 1)
+        for one in items
+    )
 
 
 def _or_empty(scope: Any) -> Any:

@@ -24,6 +24,9 @@ class SdkExporter:
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:
         """Queue the transaction in the client's transport."""
         event: Any = transaction.payload
+        if origin.profile is not None:
+            # An instance of the SDK's own class: the client has it make the item of the envelope.
+            event = {**event, "profile": origin.profile}
         with ExitStack() as stack:
             if origin.isolation_scope is not None:
                 stack.enter_context(use_isolation_scope(origin.isolation_scope))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def test_the_demo() -> None:
     told = {line.partition("  ")[0]: line for line in run.stdout.splitlines()}
     assert told["raised in a task left behind"].split()[6:11] == ["202", "1", "+", "1", "late"]
     assert "unsampled" in told["traceparent, not sampled"]
+    samples, share = told["distance"].split()[1:]
+    assert int(samples) >= 2
+    assert int(share.rstrip("%")) > 50
     for line in (
         "PaymentFailedError: the bank is away",
         '      raise PaymentFailedError("the bank is away") from error',
@@ -64,6 +68,20 @@ def error(*, handled: bool = False, **fields: Any) -> Item:
     return Item("event", {}, {}, event(exception={"values": [value]}, **fields))
 
 
+def profile(event_id: str = "p", hot: str = "slow") -> Item:
+    """Two samples in *hot*, one in its caller, and three on a thread that is not the handler's."""
+    stacks = [(0, "1"), (0, "1"), (1, "1"), (2, "1"), *[(1, "2")] * 3]
+    inner = {
+        "frames": [{"function": hot}, {"function": "caller"}],
+        "stacks": [[0, 1], [1], []],
+        "samples": [{"stack_id": stack, "thread_id": thread} for stack, thread in stacks],
+    }
+    about = {"trace_id": TRACE_ID, "active_thread_id": "1"}
+    return Item(
+        "profile", {}, {}, {"event_id": event_id, "profile": inner, "transactions": [about]}
+    )
+
+
 def otlp_span(span_id: str, trace_id: str = TRACE_ID) -> OtlpSpan:
     return OtlpSpan(trace_id, span_id, None, "", "GET", "SERVER", 0, 1, "OK", "", {}, (), ())
 
@@ -75,10 +93,15 @@ RIGHT = [transaction(), error()]
 
 
 def found(
-    items: list[Item], spans: list[OtlpSpan] = SPANS, *, readable: bool = True, **reply: Any
+    items: list[Item],
+    spans: list[OtlpSpan] = SPANS,
+    *,
+    scenario: Scenario = FAILS,
+    readable: bool = True,
+    **reply: Any,
 ) -> list[str]:
     replies = [Reply(**{"answer": "500", "trace_id": TRACE_ID, **reply})]
-    return problems([(FAILS, replies)], Arrived(items, readable, spans))
+    return problems([(scenario, replies)], Arrived(items, readable, spans))
 
 
 class TestVerdict:
@@ -106,6 +129,20 @@ class TestVerdict:
         late = transaction()
         late.body["contexts"]["trace"]["data"] = {FOLLOW_UP: True}
         assert found([*RIGHT, late]) == ["it: 1 follow-up transactions instead of 0"]
+
+    def test_profiles(self) -> None:
+        profiled = transaction()
+        profiled.body["contexts"]["profile"] = {"profile_id": "p"}
+        assert found([*RIGHT, profile()]) == [
+            "it: refers to 0 profiles of 1",
+            "it: hottest in its profile is ['slow'] instead of None",
+        ]
+        slow = replace(FAILS, hot="slow")
+        assert found([profiled, error(), profile()], scenario=slow) == []
+        assert found([profiled, error(), profile("p", "other")], scenario=slow) == [
+            "it: hottest in its profile is ['other'] instead of slow"
+        ]
+        assert found(RIGHT, scenario=slow) == ["it: hottest in its profile is [] instead of slow"]
 
     def test_spans_that_the_otlp_side_does_not_have(self) -> None:
         assert found(RIGHT, SPANS[:1]) == ["it: GET / has spans that OTLP does not"]

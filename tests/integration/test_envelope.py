@@ -20,6 +20,7 @@ from otel_sentry_asgi import _active
 from otel_sentry_asgi.export import Clean, Origin
 from otel_sentry_exporters import envelope
 from otel_sentry_exporters.envelope import MAX_CLIENTS, EnvelopeExporter
+from tests.support.by_hand import made_profile
 from tests.support.raw import reset
 from tests.support.sentry import OK, FakeSentry, Item, serve_sentry, status
 
@@ -218,6 +219,50 @@ def test_an_attachment_over_the_limit_stays_behind_alone(
     assert len(ids_of(sentry)) == 2
     assert len(sentry.of_type("attachment")) == 1
     assert sentry.reported("attachment") == {"ratelimit_backoff": 5}
+
+
+def test_a_profile_comes_in_the_envelope_of_its_transaction(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    """Of the event as it is sent. Over the limit it stays behind alone."""
+    init(sentry.dsn, before_send_transaction=lambda event, _: {**event, "transaction": "named"})
+    sentry.answer = lambda *_: status(200, "X-Sentry-Rate-Limits: 60:profile:key")
+    profile = made_profile()
+    sent = [transaction(), transaction()]
+    for one in sent:
+        exporter.export(one, Origin(profile=profile))
+        wait_delivered(exporter)
+    assert exporter.force_flush(LONG)
+    assert ids_of(sentry) == [one.payload["event_id"] for one in sent]
+    ((_, item),) = sentry.of_type("profile")
+    assert item.json["event_id"] == profile.event_id
+    (about,) = item.json["transactions"]
+    assert (about["id"], about["name"]) == (sent[0].payload["event_id"], "named")
+    assert "made_profile" not in str(item.json)
+    assert "test_a_profile_comes" in item.json["profile"]["frames"][0]["function"]
+    assert sentry.reported("profile") == {"ratelimit_backoff": 1}
+
+
+def test_a_profile_goes_out_whatever_hooks_leave_of_the_event(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    init(sentry.dsn, before_send_transaction=lambda event, _: {"event_id": event["event_id"]})
+    exporter.export(transaction(), Origin(profile=made_profile()))
+    assert exporter.force_flush(LONG)
+    ((_, item),) = sentry.of_type("profile")
+    assert item.json["transactions"][0]["trace_id"] == f"{1:032x}"
+
+
+def test_a_profile_is_lost_with_its_envelope(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    init(sentry.dsn)
+    sentry.answer = lambda *_: status(500)
+    exporter.export(transaction(), Origin(profile=made_profile()))
+    wait_delivered(exporter)
+    sentry.answer = lambda *_: OK
+    assert exporter.force_flush(LONG)
+    assert sentry.reported("profile") == {"network_error": 1}
 
 
 def test_a_server_that_is_gone_is_waited_for_within_the_bound() -> None:

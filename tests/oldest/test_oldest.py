@@ -5,7 +5,10 @@ It passes with any versions, so the ordinary run has it, too.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import sentry_sdk
 
 from tests.support.scenario import scenario
 
@@ -78,3 +81,59 @@ report(
     assert facts["log"] == []
     assert "hunter2" not in facts["raw"]
     assert "c00kie" not in facts["raw"]
+
+
+def test_profiles() -> None:
+    facts = scenario(
+        """
+import time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from fastapi import FastAPI
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.trace import TracerProvider
+
+init(profiles_sample_rate=1.0)
+log = Log()
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+app = FastAPI()
+
+def hot():
+    profile, deadline = sentry_sdk.get_isolation_scope().profile, time.monotonic() + 10
+    while len(profile.samples) < 5:
+        assert time.monotonic() < deadline
+
+@app.get("/thread")
+def in_a_thread():
+    hot()
+
+@app.get("/loop")
+async def on_the_loop():
+    hot()
+
+app = OpenTelemetryMiddleware(app)
+codes = get(app, "/thread", "/loop")
+sent = names()
+functions = [{frame["function"] for frame in profile["profile"]["frames"]}
+             for profile in payloads("profile")]
+otel_sentry_asgi.uninstrument()
+report(codes=codes, sent=sent, hot=["hot" in names for names in functions],
+       handlers=[sorted(names & {"in_a_thread", "on_the_loop"}) for names in functions],
+       referred=[t["contexts"]["profile"]["profile_id"] for t in payloads("transaction")],
+       ids=[profile["event_id"] for profile in payloads("profile")], log=log.messages)
+"""
+    )
+    assert facts["codes"] == [200, 200]
+    assert facts["sent"] == ["GET /thread", "GET /loop"]
+    assert facts["hot"] == [True, True]
+    assert facts["handlers"] == [["in_a_thread"], ["on_the_loop"]]
+    assert facts["ids"] == facts["referred"]
+    assert facts["log"] == []
+
+
+def test_what_tells_of_handlers_enters_no_context() -> None:
+    """What profiles rely on, in the sentry-sdk that is installed."""
+    sources = Path(sentry_sdk.integrations.__file__).parent.rglob("*.py")
+    telling = [text for one in sources if "update_active_thread_id" in (text := one.read_text())]
+    assert telling
+    assert not [text for text in telling if "copy_context" in text or "contextvars" in text]

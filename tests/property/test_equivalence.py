@@ -37,6 +37,7 @@ from otel_sentry_exporters.envelope import EnvelopeExporter
 from otel_sentry_exporters.sdk import SdkExporter
 from tests.policies import OPEN, PRIVATE
 from tests.property.strategies import ANY_TEXT, facts, spans
+from tests.support.by_hand import made_profile
 from tests.support.sentry import parse_envelope, serve_sentry
 
 # -- what is sent ---------------------------------------------------------------------------------
@@ -325,6 +326,7 @@ class Sent:
                 else:
                     kept.append([item.type, item.meaning, item.header.get("filename")])
             header.pop("sent_at", None)
+            kept.sort(key=lambda one: str(one[0]) == "profile")  # sentry-sdk's comes first.
             if kept:
                 self.envelopes.append([header, kept])
 
@@ -333,6 +335,11 @@ class Sent:
 def sentry() -> Iterator[Any]:
     with serve_sentry() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def profile() -> Any:
+    return made_profile()
 
 
 def annotates(event: Any, hint: Any) -> Any:
@@ -392,6 +399,7 @@ def both(
     options: dict[str, Any],
     hooks: list[list[Any]],
     reprs: bool,
+    profile: Any,
 ) -> tuple[Sent, Sent]:
     sent = []
     max_breadcrumbs = options.get("max_breadcrumbs")
@@ -406,7 +414,9 @@ def both(
                 scopes.append(scope)
             exporter: Any = make()
             payload = copy.deepcopy(transaction)
-            sent.append(send(sentry, exporter, options, payload, Origin(*scopes)))
+            sent.append(
+                send(sentry, exporter, options, payload, Origin(scopes[0], scopes[1], profile))
+            )
     return sent[0], sent[1]
 
 
@@ -437,6 +447,7 @@ def compare(ours: Sent, theirs: Sent) -> None:
     options=OPTIONS,
     hooks=st.tuples(PROCESSORS, PROCESSORS, PROCESSORS).map(list),
     reprs=st.sampled_from([False, False, False, True]),
+    profiled=st.booleans(),
 )
 @limits(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_both_exporters_send_the_same(
@@ -447,5 +458,8 @@ def test_both_exporters_send_the_same(
     options: dict[str, Any],
     hooks: list[list[Any]],
     reprs: bool,
+    profiled: bool,
+    profile: Any,
 ) -> None:
-    compare(*both(sentry, transaction, isolation, current, options, hooks, reprs))
+    given = profile if profiled else None
+    compare(*both(sentry, transaction, isolation, current, options, hooks, reprs, given))

@@ -1,0 +1,186 @@
+"""Profiles of what local roots do: whether, from when to when, and which transaction refers to
+them.
+
+The client's options decide: `profiles_sample_rate` or `profiles_sampler` for one profile a
+transaction, else `profile_session_sample_rate` for a continuous one, of which `profile_lifecycle`
+says when it runs. The samples are sentry-sdk's to take.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otel_sentry_asgi import sentry
+from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._ids import span_hex
+from otel_sentry_asgi._model import Data, Transaction
+from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._segment import Segment
+from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi._threads import Threads
+from otel_sentry_asgi.export import Profile
+from otel_sentry_asgi.sampling import to_rate
+
+try:
+    from otel_sentry_asgi import _profiler
+except ImportError as error:
+    _missing: str | None = str(error)
+else:
+    _missing = None
+
+logger = logging.getLogger("otel_sentry_asgi")
+
+_STAMP: Final = "_otel_sentry_stamp"
+"""An attribute of an ended span: the thread and profiler it ran under."""
+
+_NOT_PROFILED: Final = object()
+"""The profile of an exchange for which it has been decided that there is none, or that has given
+its away."""
+
+
+class Profiles:
+    """The profiles of the process. Does nothing while the client's options ask for none."""
+
+    def __init__(self, stats: Stats, random: Callable[[], float] = random.random) -> None:
+        self._stats = stats
+        self._random = random
+        self._warned: set[str] = set()
+        self._parents: str | None = None
+        """Of a forked child: the profiler that runs in its parent."""
+        self.on = False
+        """Looked at for every span; set where a sampled local root starts."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._threads = Threads()
+        self._samples: Any = _profiler.Samples(self._threads) if _missing is None else None
+        self._running: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def started(
+        self, span: ReadableSpan, exchange: Exchange, sampling_context: Callable[[], Data]
+    ) -> None:
+        """A sampled local root has started on the calling thread."""
+        options = sentry.options()
+        self.on = _wants_each(options) or bool(options.get("profile_session_sample_rate"))
+        if not self.on or not exchange.is_root(span):
+            return
+        if _missing is not None:
+            self.on = False
+            self._warn("there are no profiles with this version of sentry-sdk: %s", _missing)
+            return
+        if exchange.profile is None:
+            exchange.profile = self._start(exchange, options, sampling_context)
+
+    def span_ended(self, span: ReadableSpan, exchange: Exchange | None) -> None:
+        """A span has ended on the calling thread: remember where, if the continuous profiler
+        runs."""
+        profiler_id = None
+        if exchange is not None and type(exchange.profile) is _profiler.Session:
+            profiler_id = exchange.profile.profiler_id
+        profiler_id = profiler_id or _profiler.running_profiler()
+        if profiler_id is not None and profiler_id != self._parents:
+            setattr(span, _STAMP, {**_profiler.thread_here(), "profiler_id": profiler_id})
+
+    def link(self, transaction: Transaction, segment: Segment) -> Profile | None:
+        """Have the transaction refer to its profile; gives the profile if it is one to be sent
+        with it. One that still runs is ended."""
+        if not self.on:
+            return None
+        exchange, profile = segment.exchange, None
+        if exchange is not None and not segment.late and exchange.is_root(segment.root):
+            profile = exchange.profile
+        _link_continuous(transaction, segment, getattr(profile, "thread", {}))
+        if exchange is None or type(profile) is not _profiler.TransactionProfile:
+            return None
+        profile.stop()
+        exchange.profile = _NOT_PROFILED
+        _profiler.tell_integrations(exchange.sentry_scope, None)
+        if not profile.valid():
+            self._stats.add("lost_profiles.insufficient_data")
+            return None
+        transaction["contexts"]["profile"] = {"profile_id": profile.event_id}
+        self._stats.add("profiles")
+        return profile
+
+    def stop_all(self) -> None:
+        """End what runs, when nobody will tell of its end."""
+        for profile in list(self._running):
+            profile.stop()
+
+    def begin_in_child(self) -> None:
+        """After a fork: what runs is the parent's, and so is its profiler."""
+        self.stop_all()
+        self._begin()
+        self._parents = _profiler.running_profiler() if _missing is None else None
+
+    def _start(
+        self, exchange: Exchange, options: Mapping[str, Any], sampling_context: Callable[[], Data]
+    ) -> Any:
+        profile: Any = _NOT_PROFILED
+        with contained("profile"):
+            if not _wants_each(options):
+                profile = _profiler.Session()
+            elif self._is_chosen(options, sampling_context):
+                profile = _profiler.TransactionProfile(exchange, self._samples)
+            else:
+                self._stats.add("lost_profiles.sample_rate")
+                sentry.record_lost("sample_rate", "profile", 1)
+                return profile
+            self._running.add(profile)
+            _profiler.tell_integrations(exchange.sentry_scope, profile)
+        return profile
+
+    def _is_chosen(self, options: Mapping[str, Any], sampling_context: Callable[[], Data]) -> bool:
+        """The client's decision; what is no number in [0, 1] counts as 0, as in sentry-sdk."""
+        name, given = "profiles_sample_rate", options.get("profiles_sample_rate")
+        sampler = options.get("profiles_sampler")
+        if sampler is not None:
+            name, given = "profiles_sampler", 0.0
+            with contained(name):
+                given = sampler(sampling_context())
+        rate = to_rate(given)
+        if rate is None:
+            self._warn("%s must give a number from 0 to 1, not %r", name, given)
+        return self._random() < (rate or 0.0)
+
+    def _warn(self, message: str, *args: object) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message, *args)
+
+
+def stop(exchange: Exchange) -> None:
+    """The work of *exchange* is done."""
+    if exchange.profile is not _NOT_PROFILED:
+        with contained("profile"):
+            exchange.profile.stop()
+
+
+def _wants_each(options: Mapping[str, Any]) -> bool:
+    """Whether transactions have profiles of their own: then there is no continuous one."""
+    return options.get("profiles_sampler") is not None or bool(options.get("profiles_sample_rate"))
+
+
+def _link_continuous(transaction: Transaction, segment: Segment, thread: Data) -> None:
+    """Say of the root and of each span on which thread and under which profiler it ran. *thread*
+    is where the handler ran, if that is known."""
+    stamps = {
+        span_hex(span.context.span_id): getattr(span, _STAMP)
+        for span in (segment.root, *segment.children)
+        if hasattr(span, _STAMP)
+    }
+    if not stamps:
+        return
+    for payload in transaction["spans"]:
+        payload["data"].update(stamps.get(payload["span_id"], {}))
+    contexts = transaction["contexts"]
+    stamp = stamps.get(contexts["trace"]["span_id"])
+    if stamp is not None:
+        contexts["trace"]["data"].update({**stamp, **thread})
+        contexts["profile"] = {"profiler_id": stamp["profiler_id"]}
