@@ -19,6 +19,7 @@ from opentelemetry.context.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.trace import SpanContext, SpanKind
 
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import MAX_ROOTS
 from otel_sentry_asgi._deciding import decide_trace
@@ -68,7 +69,7 @@ class Bridge:
         self._units: OrderedDict[tuple[int, int], Exchange] = OrderedDict()
         """What `_begin_unit` made, by the ids of its root."""
         self._ledger = Ledger(clock)
-        self.sessions = Sessions(clock, sentry.send_sessions)
+        self.sessions = Sessions(clock, sentry_scopes.send_sessions)
         self.issues = Issues(settings, self.stats, self._ledger, clock)
         self.events = Events(settings, self.stats, self._ledger, self.decisions, self.issues)
         self.profiles = Profiles(self.stats)
@@ -172,7 +173,7 @@ class Bridge:
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""
         previous = _without_finished(previous)
-        sentry.restore_isolation(previous.fork, previous.isolation_scope)
+        sentry_scopes.restore_isolation(previous.fork, previous.isolation_scope)
         if current_exchange.get() is exchange:
             current_exchange.set(previous.exchange)
 
@@ -230,7 +231,7 @@ class Bridge:
     def _begin_unit(self, span: Span, outer: Exchange | None) -> Exchange:
         """An exchange for a local root outside of any request, with an isolation scope of its
         own."""
-        forked, before = sentry.fork_isolation()
+        forked, before = sentry_scopes.fork_isolation()
         if outer is not None and outer.previous is not None:
             outer.previous = _without_finished(outer.previous)
         exchange = Exchange(forked, root=span, previous=Previous(forked, before, outer))

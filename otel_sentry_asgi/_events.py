@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import SpanContext
 
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._breadcrumbs import to_breadcrumbs
 from otel_sentry_asgi._deciding import context_of
@@ -198,7 +199,7 @@ def _say_unhandled(event: Any, mechanism: str) -> None:
 
 def _name(event: Any, exchange: Exchange) -> None:
     """The name that the request's transaction has, unless the application set one."""
-    by_hand = sentry.name_set_by_hand(exchange.current_scope)
+    by_hand = sentry_scopes.name_set_by_hand(exchange.current_scope)
     if by_hand is not None:
         event["transaction"] = by_hand
         return

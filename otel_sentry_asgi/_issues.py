@@ -12,6 +12,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span
 from opentelemetry.trace import SpanContext
 
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._errors import (
     application_error,
@@ -135,7 +136,7 @@ class Issues:
         if not is_error(error):
             return
         if self._ledger.is_reported(error):
-            sentry.mark_crashed(exchange.sentry_scope)
+            sentry_scopes.mark_crashed(exchange.sentry_scope)
         self.report(error, exchange, mechanism=mechanism, handled=False)
 
     def finished(self, exchange: Exchange) -> None:

@@ -12,6 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, StatusCode
 
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import Assembler
 from otel_sentry_asgi._deciding import decide_by_id
@@ -300,7 +301,7 @@ class Pipeline:
         if segment.partial:
             transaction["contexts"]["trace"]["op"] += PARTIAL
         if exchange is not None and is_own:
-            by_hand = sentry.name_set_by_hand(exchange.current_scope)
+            by_hand = sentry_scopes.name_set_by_hand(exchange.current_scope)
             if by_hand is not None:
                 rename(transaction, by_hand)
         if frozen:

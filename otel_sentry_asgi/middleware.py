@@ -15,6 +15,7 @@ from asgiref.compatibility import guarantee_single_callable
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind
 
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import obtain
 from otel_sentry_asgi._bodies import body_of
@@ -96,7 +97,7 @@ class _Request:
         self._exchange: Exchange | None = None
         self._previous: Previous | None = None
         self._responding = False
-        self._scopes: sentry.RequestScopes | None = None
+        self._scopes: sentry_scopes.RequestScopes | None = None
         self._token: Token[Exchange | None] | None = None
         self.receive: Receive = receive
         self.send: Send = send
@@ -155,7 +156,7 @@ class _Request:
         if current.is_valid:
             exchange.current = current
         finish = partial(self._bridge.events.finish, weakref.ref(exchange))
-        self._scopes = scopes = sentry.RequestScopes(finish)
+        self._scopes = scopes = sentry_scopes.RequestScopes(finish)
         exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
         self._exchange = exchange
         self._token = current_exchange.set(exchange)

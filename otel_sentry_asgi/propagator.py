@@ -27,6 +27,7 @@ from opentelemetry.propagators.textmap import (
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import active
 from otel_sentry_asgi._deciding import decide_by_id, otel_sampler
@@ -204,7 +205,7 @@ def _transaction_name(trace_id: int) -> str | None:
     root = exchange.root if exchange is not None else None
     if exchange is None or root is None or root.context.trace_id != trace_id:
         return None
-    by_hand = sentry.name_set_by_hand(exchange.current_scope)
+    by_hand = sentry_scopes.name_set_by_hand(exchange.current_scope)
     if by_hand is not None:
         return by_hand
     scope = exchange.asgi_scope or {}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentry_sdk.session import Session
 
-from otel_sentry_asgi import sentry
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi._sessions import EVERY, Key, Sessions
 from otel_sentry_asgi.testing import HandClock
 
@@ -104,9 +104,9 @@ def test_the_counts_are_those_of_sentry_sdk(
     outcomes: list[tuple[Status, int]], environment: str
 ) -> None:
     theirs, ours = Envelopes(), Envelopes()
-    sessions = Sessions(HandClock(), sentry.send_sessions)
+    sessions = Sessions(HandClock(), sentry_scopes.send_sessions)
     for status, errors in outcomes:
-        session = sentry.RequestSession("shop@1.0", environment)
+        session = sentry_scopes.RequestSession("shop@1.0", environment)
         session.update(status=status, errors=errors)
         sessions.add(session.key, session.how)
         other = Session(release="shop@1.0", environment=environment, session_mode="request")
@@ -136,20 +136,20 @@ def _by_attributes(payloads: list[Any]) -> dict[Any, Any]:
 
 def test_without_a_release_there_is_none(envelopes: Envelopes) -> None:
     envelopes.client.options["release"] = None
-    scopes = sentry.RequestScopes(lambda event, _: event)
+    scopes = sentry_scopes.RequestScopes(lambda event, _: event)
     assert scopes.end() is None
 
 
 def test_a_session_that_the_application_has_ended_is_not_counted_again(
     envelopes: Envelopes,
 ) -> None:
-    scopes = sentry.RequestScopes(lambda event, _: event)
+    scopes = sentry_scopes.RequestScopes(lambda event, _: event)
     scopes.isolation.end_session()
     assert scopes.end() is None
 
 
 def test_an_error_event_marks_the_session(envelopes: Envelopes) -> None:
-    scopes = sentry.RequestScopes(lambda event, _: event)
+    scopes = sentry_scopes.RequestScopes(lambda event, _: event)
     sentry_sdk.capture_exception(ValueError())
     session = scopes.end()
     assert session is not None

@@ -1,0 +1,201 @@
+"""Sentry's scopes and sessions of requests: the part of the sentry-sdk edge on the request path.
+
+Relied upon (2.75.0): `Scope.fork`, `set_isolation_scope` and `set_current_scope`; the client notes
+errors on `Scope._session` (`client.py`, `_update_session_from_event`).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from typing import Any
+
+import sentry_sdk
+from sentry_sdk import scope as sdk_scope
+from sentry_sdk.envelope import Envelope
+from sentry_sdk.session import Session
+from sentry_sdk.utils import format_timestamp
+
+from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._sessions import Key
+
+try:
+    from sentry_sdk.traces import NoOpStreamedSpan
+except ImportError:  # Before stream mode.
+    NoOpStreamedSpan = None  # type: ignore[assignment,misc]
+
+EventProcessor = Callable[[Any, Any], Any]
+
+
+class RequestScopes:
+    """Forks of Sentry's isolation and current scope, and a session, for the duration of a request.
+
+    *processor* is the last to see every event of the request.
+    """
+
+    __slots__ = ("_applied", "_before", "_session", "current", "isolation")
+
+    def __init__(self, processor: EventProcessor) -> None:
+        before = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
+        self._before = before
+        self.isolation = isolation = before[0].fork()
+        self.current = current = before[1].fork()
+        sdk_scope.Scope.set_isolation_scope(isolation)
+        sdk_scope.Scope.set_current_scope(current)
+        given = sentry_sdk.get_client().options
+        isolation.clear_breadcrumbs()
+        current.add_event_processor(processor)
+        _forget_name(current)
+        self._session = isolation._session = _session(given, isolation)
+        self._applied = _silence_sdk(given, current)
+
+    def end(self) -> RequestSession | None:
+        """Restore what was in force, where these scopes still are: each context has its own. Gives
+        the session, unless the application has ended it."""
+        if self._applied is not None:
+            _applied_reset(self._applied)
+        if sentry_sdk.get_current_scope() is self.current:
+            sdk_scope.Scope.set_current_scope(self._before[1])
+        restore_isolation(self.isolation, self._before[0])
+        session, self.isolation._session = self.isolation._session, None
+        return self._session if session is self._session else None
+
+
+class RequestSession(Session):
+    """What the client notes errors on. Of all that sentry-sdk's own holds only this is counted."""
+
+    def __init__(self, release: str, environment: str) -> None:
+        self.release = release
+        self.environment = environment
+        self.minute = int(time.time()) // 60
+        self.status = "ok"
+        self.errors = 0
+        self.user_agent = self.did = self.ip_address = None
+        self.session_mode = "request"
+
+    @property
+    def started(self) -> datetime:  # type: ignore[override]
+        """For sentry-sdk, which counts it if the application ends it."""
+        return _minute(self.minute)
+
+    @property
+    def key(self) -> Key:
+        """Under which it is counted."""
+        return self.release or "", self.environment or "", self.minute
+
+    @property
+    def how(self) -> str:
+        """How the request ended, in the words of the protocol."""
+        if self.status in ("crashed", "abnormal"):
+            return self.status
+        return "errored" if self.errors else "exited"
+
+
+def _session(given: Mapping[str, Any], isolation_scope: Any) -> RequestSession | None:
+    """A session, if the client wants them; without a release it sends none."""
+    wanted = getattr(isolation_scope, "_force_auto_session_tracking", None)
+    if wanted is None:
+        wanted = given.get("auto_session_tracking", False)
+    release = given.get("release")
+    if not wanted or not release:
+        return None
+    return RequestSession(str(release), str(given.get("environment") or ""))
+
+
+def _minute(number: int) -> datetime:
+    return datetime.fromtimestamp(number * 60, timezone.utc)
+
+
+def send_sessions(counts: Mapping[Key, Mapping[str, int]]) -> None:
+    """Give the counts to the client's transport, one item for a release and environment."""
+    transport = sentry_sdk.get_client().transport
+    if transport is None:
+        return
+    items: dict[tuple[str, str], list[Data]] = {}
+    for (release, environment, minute), how in counts.items():
+        started = _minute(minute)
+        aggregate = {"started": format_timestamp(started), **how}
+        items.setdefault((release, environment), []).append(aggregate)
+    envelope = Envelope()
+    for (release, environment), aggregates in items.items():
+        attributes = {"release": release, "environment": environment}
+        known = {name: value for name, value in attributes.items() if value}
+        envelope.add_sessions({"attrs": known, "aggregates": aggregates})
+    transport.capture_envelope(envelope)
+
+
+def fork_isolation() -> tuple[Any, Any]:
+    """Make a fork of the isolation scope the current one; gives the fork and what was before."""
+    before = sentry_sdk.get_isolation_scope()
+    forked = before.fork()
+    sdk_scope.Scope.set_isolation_scope(forked)
+    return forked, before
+
+
+def restore_isolation(forked: Any, before: Any) -> None:
+    """Undo `fork_isolation` where it is still in force."""
+    if sentry_sdk.get_isolation_scope() is forked:
+        sdk_scope.Scope.set_isolation_scope(before)
+
+
+def name_set_by_hand(current_scope: Any) -> str | None:
+    """The transaction name that the application, not an integration, set on a request's scope.
+
+    Integrations say where their name comes from (`route`, `url`, `component`). sentry-sdk has a
+    setter for the name only, so the attribute behind it is read.
+    """
+    name = getattr(current_scope, "_transaction", None)
+    source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
+    source = getattr(source, "value", source)
+    return name if isinstance(name, str) and name and source in (None, "custom") else None
+
+
+def mark_crashed(isolation_scope: Any) -> None:
+    """Say of a request's session that it crashed, where the exception has been reported before."""
+    session = getattr(isolation_scope, "_session", None)
+    if session is not None:
+        session.update(status="crashed", errors=max(1, session.errors))
+
+
+def _applied_flag() -> ContextVar[bool] | None:
+    """The mark by which sentry-sdk's ASGI middleware knows that it is already at work further
+    out."""
+    module = sys.modules.get("sentry_sdk.integrations.asgi")
+    flag = getattr(module, "_asgi_middleware_applied", None)
+    return flag if isinstance(flag, ContextVar) else None
+
+
+def _forget_name(current_scope: Any) -> None:
+    """A name from outside of the request, of a transaction of the application's own, say, is none
+    of the request's."""
+    if getattr(current_scope, "_transaction", None) is not None:
+        current_scope._transaction = None
+        current_scope._transaction_info = {}
+
+
+def _silence_sdk(given: Mapping[str, Any], current_scope: Any) -> Any:
+    """Keep sentry-sdk's ASGI layer from starting a transaction of its own for this request.
+
+    Inside of ours it takes itself for nested. Outside of ours its transaction has begun, and is
+    marked as not sampled, so that neither it nor its spans are sent. In stream mode integrations
+    that find no current span begin a segment, so there is one that does nothing.
+    """
+    flag = _applied_flag()
+    if flag is not None and flag.get(False):
+        transaction = current_scope.transaction
+        if transaction is not None and getattr(transaction, "sampled", None):
+            transaction.sampled = False
+    if NoOpStreamedSpan is not None and given.get("trace_lifecycle") == "stream":
+        current_scope.streamed_span = NoOpStreamedSpan()
+    return flag.set(True) if flag is not None else None
+
+
+def _applied_reset(token: Any) -> None:
+    flag = _applied_flag()
+    if flag is not None:
+        with suppress(ValueError):  # The request ends in another context than it began in.
+            flag.reset(token)
