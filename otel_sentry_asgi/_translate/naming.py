@@ -128,12 +128,12 @@ def _request(reading: Reading, url: str) -> str:
 
 def _statement(reading: Reading) -> str:
     data = reading.data
-    if data.get(DB_SYSTEM) in _DOCUMENT_STORES:
+    if text(data, DB_SYSTEM) in _DOCUMENT_STORES:
         operation, collection = text(data, DB_OPERATION), text(data, DB_COLLECTION)
         if operation and collection:
             return f"{operation} {collection}"
     statement = text(data, DB_TEXT) or text(data, DB_SUMMARY)
-    if statement is None or ("\n" in statement and data.get(DB_SYSTEM) in COMMAND_STORES):
+    if statement is None or ("\n" in statement and text(data, DB_SYSTEM) in COMMAND_STORES):
         return reading.name  # Of a pipeline, the names of its commands.
     return statement
 

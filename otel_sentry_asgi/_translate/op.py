@@ -83,7 +83,7 @@ def _websocket(reading: Reading) -> str:
 
 
 def _db(reading: Reading) -> str:
-    return "db.redis" if reading.data[DB_SYSTEM] in COMMAND_STORES else "db"
+    return "db.redis" if text(reading.data, DB_SYSTEM) in COMMAND_STORES else "db"
 
 
 def _cache(reading: Reading) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
+from otel_sentry_asgi import _semconv
 from otel_sentry_asgi._semconv import RENAMED
 from otel_sentry_asgi._translate.attributes import MAX_ITEMS, to_current, to_json_values
 from otel_sentry_asgi._translate.naming import to_description, to_name
@@ -202,3 +204,35 @@ def test_no_old_name_is_left_and_no_fact_is_lost(attributes: dict[str, Any]) -> 
 def test_names_that_are_current_stay(attributes: dict[str, Any], on_server: bool) -> None:
     once = current(attributes, on_server=on_server)
     assert current(once, on_server=on_server) == once
+
+
+KNOWN = sorted(
+    name
+    for names in vars(_semconv).values()
+    for name in ([names] if isinstance(names, str) else names if isinstance(names, tuple) else ())
+    if isinstance(name, str) and "." in name
+)
+ODD: list[Any] = [["a", "b"], (1, 2), {"a": 1}, b"bytes", None, True, 1.5, 1 << 70, ""]
+
+
+@pytest.mark.parametrize("kind", SpanKind)
+def test_any_known_attribute_may_have_any_value(kind: SpanKind) -> None:
+    """Alone, and beside one that says what the span is about."""
+    about: list[dict[str, Any]] = [
+        {},
+        {"http.request.method": "GET"},
+        {"db.system.name": "redis"},
+        {"messaging.system": "kafka"},
+        {"rpc.system": "grpc"},
+    ]
+    for name in KNOWN:
+        for odd in ODD:
+            for beside in about:
+                root = span("odd", kind=kind, attributes={**beside, name: odd})
+                to_transaction(root, [to_child(root)], event_id="0" * 32)
+
+
+def to_child(root: ReadableSpan) -> ReadableSpan:
+    return span(
+        "odd", span_id=2, parent=root, kind=root.kind, attributes=dict(root.attributes or {})
+    )
