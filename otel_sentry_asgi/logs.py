@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from opentelemetry.sdk._logs import LogRecordProcessor
@@ -12,6 +13,8 @@ from otel_sentry_asgi._active import obtain
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._logs import LEAST_FOR_CRUMB, comes_from_logging, severity_of, to_log
 from otel_sentry_asgi._scope import current_exchange
+
+logger = logging.getLogger("otel_sentry_asgi")
 
 
 class SentryLogRecordProcessor(LogRecordProcessor):
@@ -26,6 +29,7 @@ class SentryLogRecordProcessor(LogRecordProcessor):
     def __init__(self) -> None:
         self._bridge = obtain()
         self._detached = False
+        self._warned = False
 
     def on_emit(self, log_record: Any) -> None:
         """Hear of the record."""
@@ -46,9 +50,17 @@ class SentryLogRecordProcessor(LogRecordProcessor):
         if exchange is not None and severity_of(record) >= LEAST_FOR_CRUMB:
             exchange.logs.append((record, name))
         settings = self._bridge.settings
-        if settings.send_logs and sentry.takes_logs():
+        if not settings.send_logs:
+            return
+        if sentry.takes_logs():
             sentry.send_log(to_log(record, name, sentry.policy(settings)))
             self._bridge.stats.add("logs")
+        elif not self._warned:
+            self._warned = True
+            logger.warning(
+                "send_logs is True, but the Sentry client sends no logs: "
+                "sentry_sdk.init(enable_logs=True), with a sentry-sdk that knows it"
+            )
 
     def emit(self, log_data: Any) -> None:
         """What older OTel SDKs (1.30) call instead of `on_emit`."""

@@ -88,8 +88,13 @@ def takes_logging() -> bool:
 
 
 def takes_logs() -> bool:
-    """Whether the client sends structured logs, and sentry-sdk has a way that takes their ids."""
-    return getattr(sentry_sdk.get_client(), "log_batcher", None) is not None and hasattr(
+    """Whether the client is to send structured logs, and sentry-sdk has a way that takes their
+    ids. Newer clients would send them unasked: they look at `enable_logs` in an integration."""
+    client = sentry_sdk.get_client()
+    given: Mapping[str, Any] = client.options
+    if not (given.get("enable_logs") or (given.get("_experiments") or {}).get("enable_logs")):
+        return False
+    return getattr(client, "log_batcher", None) is not None and hasattr(
         sdk_scope.Scope, "_capture_log"
     )
 

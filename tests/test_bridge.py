@@ -200,6 +200,17 @@ def test_without_being_asked_no_log_is_sent(serve: Callable[..., Service]) -> No
     assert service.items("log") == []
 
 
+def test_logs_that_cannot_be_sent_are_said_to_be_so_once(
+    serve: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = serve({"enable_logs": False}, send_logs=True)
+    for _ in range(2):
+        service.request("/orders", lambda: service.log("text", SeverityNumber.WARN))
+    assert service.items("log") == []
+    [said] = [one for one in caplog.messages if "send_logs" in one]
+    assert said.startswith("send_logs is True, but the Sentry client sends no logs")
+
+
 def test_records_are_breadcrumbs_of_the_errors_of_their_request(
     serve: Callable[..., Service],
 ) -> None:

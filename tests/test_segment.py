@@ -141,6 +141,16 @@ def test_a_child_may_end_after_the_root() -> None:
     transaction(server(end=1), span(span_id=2, parent=1, start=0.5, end=5))
 
 
+def test_a_child_that_starts_before_the_root_or_in_the_future_keeps_its_times() -> None:
+    """The clock of the machine has been set: what OTel measured is told as it is."""
+    early = span(span_id=2, parent=1, start=-30, end=0.5)
+    future = span(span_id=3, parent=1, start=3_600, end=3_601)
+    made = transaction(server(end=1), early, future)
+    times = [(one["start_timestamp"], one["timestamp"]) for one in made["spans"]]
+    assert times == [(EPOCH - 30, EPOCH + 0.5), (EPOCH + 3_600, EPOCH + 3_601)]
+    assert (made["start_timestamp"], made["timestamp"]) == (EPOCH, EPOCH + 1)
+
+
 # -- names ----------------------------------------------------------------------------------------
 
 
