@@ -61,7 +61,8 @@ def to_current(attributes: Mapping[str, Any], own: Own, *, on_server: bool) -> D
         else:
             add_value(data, name, value)
         if key not in names and name.startswith(OWN):
-            own.append((name, data.pop(name, None)))
+            said = [one for one in data if one == name or one.startswith(f"{name}.")]
+            own.extend((one, data.pop(one)) for one in said)
     if OLD_TARGET in data:
         _split_target(data)
     return data

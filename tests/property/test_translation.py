@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
@@ -200,6 +200,7 @@ def test_no_old_name_is_left_and_no_fact_is_lost(attributes: dict[str, Any]) -> 
         assert key == "http.target" or to_text(RENAMED.get(key, key)) in kept
 
 
+@example(attributes={"sentry.measurement.a": {"0": ""}}, on_server=False)
 @given(attributes=ATTRIBUTES, on_server=st.booleans())
 def test_names_that_are_current_stay(attributes: dict[str, Any], on_server: bool) -> None:
     once = current(attributes, on_server=on_server)
