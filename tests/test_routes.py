@@ -28,8 +28,8 @@ from otel_sentry_asgi._translate.routes import best_template
         (["/shop/items/{id}"], "/shop/items/5", "/shop", "/shop/items/{id}"),
         (["/items/(a|b)/"], "/shop/items/a/", "/shop", "/items/(a|b)/"),
         # A last parameter may stand for several parts.
-        (["/files/{path}"], "/root/files/a/b/c", "/root", "/root/files/{path}"),
-        (["/v-{version}/x"], "/root/v-2/x", "/root", "/root/v-{version}/x"),
+        (["/files/{path}"], "/base/files/a/b/c", "/base", "/base/files/{path}"),
+        (["/v-{version}/x"], "/base/v-2/x", "/base", "/base/v-{version}/x"),
     ],
 )
 def test_the_template_of_the_whole_path_is_the_best(

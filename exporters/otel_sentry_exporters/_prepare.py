@@ -65,7 +65,6 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
     _lose(client, "event_processor", gone)
     _lose(client, "buffer_overflow", dropped)
     _fill(event, client)
-    scrubber = options.get("event_scrubber")
     meta: Event = {}
     has_remarks = not is_whole
     is_whole = is_whole or not _WITH_FRAMES.isdisjoint(event)
