@@ -22,6 +22,7 @@ def main() -> None:
         lifespan="off",
         access_log=False,
         log_level="critical",
+        timeout_keep_alive=600,  # The steady load leaves most connections idle.
     )
     server = uvicorn.Server(config)
 

@@ -69,6 +69,7 @@ class Pipeline:
         next."""
         self._settings = settings
         self._exporter = exporter
+        self._rest: Callable[[], None] | None = getattr(exporter, "rest", None)
         self._stats = stats
         self._decisions = decisions
         self._profiles = profiles
@@ -171,6 +172,9 @@ class Pipeline:
                 if time.monotonic() > slice_ends:
                     time.sleep(0)  # The event loop's turn.
                     slice_ends = time.monotonic() + SLICE
+            if segments and self._rest is not None:
+                with contained("exporter"):
+                    self._rest()
             times = (self._assembler.next_due(), self._tidy(now, flush))
             return min((at for at in times if at is not None), default=None)
         finally:
@@ -240,7 +244,8 @@ class Pipeline:
             if exchange is not None and (request := clean.payload.get("request")):
                 exchange.sent_request = _copied(request)
             too_large = trim(clean.payload)
-            self._exporter.export(clean, Origin(isolation, current, profile))
+            more = self._rest is not None
+            self._exporter.export(clean, Origin(isolation, current, profile, more))
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise

@@ -52,6 +52,8 @@ class Origin:
     isolation_scope: Any = None
     current_scope: Any = None
     profile: Profile | None = None
+    more: bool = False
+    """More may follow at once: the exporter's `rest` is called when that is over."""
 
 
 @runtime_checkable
@@ -59,7 +61,9 @@ class Exporter(Protocol):
     """Takes what may leave. Called from one thread at a time; never from the event loop.
 
     An exporter that can lose something after `export` has returned may have an attribute `lost`, a
-    mapping of discard reasons to spans; `otel_sentry_asgi.stats()` adds it to what it counts.
+    mapping of discard reasons to spans; `otel_sentry_asgi.stats()` adds it to what it counts. One
+    that would rather send several at once may have a method `rest()`: it is called, on the same
+    thread, when nothing follows for now.
     """
 
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:

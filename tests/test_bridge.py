@@ -34,8 +34,7 @@ class Service:
             tracer_provider=self.provider,
             logger_provider=self.loggers,
             meter_provider=self.meters,
-            exporter=self.exporter,
-            **settings,
+            **{"exporter": self.exporter, **settings},
         )
         self.tracer = self.provider.get_tracer("shop")
 
@@ -102,6 +101,36 @@ def test_ignored_requests_are_counted_and_their_errors_reported(
     [error] = service.items("event")
     assert error["exception"]["values"][0]["type"] == "ValueError"
     assert otel_sentry_asgi.stats()["lost.ignored"] == 2
+
+
+class Resting(RecordingExporter):
+    """Collects what it is given until nothing follows for now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rests: list[int] = []
+
+    def rest(self) -> None:
+        self.rests.append(len(self.exported))
+
+
+def test_an_exporter_that_collects_is_told_when_nothing_follows(
+    serve: Callable[..., Service],
+) -> None:
+    exporter = Resting()
+    service = serve(exporter=exporter)
+    for path in ("/orders", "/healthz"):
+        service.request(path, lambda: None)
+        service.provider.force_flush()
+    assert [origin.more for _, origin in exporter.exported] == [True]
+    assert exporter.rests[-1] == 1
+
+
+def test_an_exporter_that_does_not_collect_is_not_asked_to(serve: Callable[..., Service]) -> None:
+    service = serve()
+    service.request("/orders", lambda: None)
+    service.provider.force_flush()
+    assert [origin.more for _, origin in service.exporter.exported] == [False]
 
 
 def test_the_options_of_the_client_count_too(serve: Callable[..., Service]) -> None:

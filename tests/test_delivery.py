@@ -144,6 +144,29 @@ def test_what_is_put_is_posted_in_order_and_told(make: Make) -> None:
     assert Counter(way.done) == Counter((None, counts(number)) for number in range(20))
 
 
+def test_what_is_put_without_waking_lies_until_someone_is_woken(make: Make) -> None:
+    clock, way = HandClock(), Way()
+    delivery = make(way, clock=clock)
+    for _ in range(3):
+        delivery.put(b"x", counts(), wake=False)
+    clock.advance(PATIENCE)
+    assert not delivery._threads
+    delivery.wake()
+    assert delivery.flush(LONG)
+    assert way.reasons() == {None: 3}
+    delivery.wake()  # With nothing to do.
+    assert way.made == 1
+
+
+def test_what_is_put_without_waking_does_not_wait_for_long(make: Make) -> None:
+    clock, way = HandClock(), Way()
+    delivery = make(way, clock=clock)
+    delivery.put(b"x", counts(), wake=False)
+    clock.advance(PATIENCE * 1.1)
+    delivery.put(b"x", counts(), wake=False)
+    wait(lambda: way.reasons() == {None: 2})
+
+
 def test_what_is_large_is_compressed(make: Make) -> None:
     sizes: list[int] = []
 

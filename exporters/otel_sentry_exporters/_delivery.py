@@ -124,7 +124,7 @@ class Delivery:
         self._round_trip: float | None = None
         self._answered_at = self._clock()
         self._complain_at = self._answered_at
-        self._closed = False
+        self._closed = self._called = False
 
     def begin_in_child(self) -> None:
         """After a fork: forget everything, and hang up without a word to the server."""
@@ -133,8 +133,9 @@ class Delivery:
         self._posters = set()
         self._begin()
 
-    def put(self, body: bytes, counts: Counts) -> None:
-        """Queue an envelope, compressed where that is worth it."""
+    def put(self, body: bytes, counts: Counts, *, wake: bool = True) -> None:
+        """Queue an envelope, compressed where that is worth it. Without *wake* it may lie there
+        until the next `wake`: threads that take turns for each envelope are dear."""
         encoding = None
         if len(body) >= COMPRESS_FROM:
             body, encoding = gzip.compress(body, 1, mtime=0), "gzip"
@@ -145,9 +146,17 @@ class Delivery:
             if fits:
                 self._bytes += len(body)
                 self._queue.append(parcel)
-                starts = self._call(parcel.since)
+                if wake or parcel.since - self._queue[0].since > PATIENCE:
+                    starts = self._call(parcel.since)
         if not fits:
             self._tell("queue_overflow", counts)
+        if starts:
+            self._start()
+
+    def wake(self) -> None:
+        """See to it that what waits is sent."""
+        with self._work:
+            starts = self._call(self._clock())
         if starts:
             self._start()
 
@@ -185,7 +194,8 @@ class Delivery:
         if not self._queue:
             return False
         is_far = self._is_far(now)
-        if self._idle and (is_far or len(self._queue) == 1):
+        if self._idle and (is_far or not self._called):
+            self._called = True
             self._work.notify()
         elif not self._threads or (
             is_far
@@ -252,6 +262,7 @@ class Delivery:
             self._idle += 1
             woken = self._work.wait(pause or (LAST_IDLE if is_last else IDLE))
             self._idle -= 1
+            self._called = False
             if not woken and not self._queue and (is_last or self._threads > 1):
                 return None
         return None

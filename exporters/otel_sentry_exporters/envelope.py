@@ -63,6 +63,12 @@ class EnvelopeExporter:
         # In a context of its own: the scopes of the request are put into force in it.
         contextvars.copy_context().run(self._export, transaction.payload, origin)
 
+    def rest(self) -> None:
+        """Send what has been queued while there was more."""
+        for route in self._known_routes():
+            if route.delivery is not None:
+                route.delivery.wake()
+
     def force_flush(self, timeout: float) -> bool:
         """Wait until all is delivered or counted as lost, here and in the client's own transport.
         False if that took longer than *timeout* seconds, as far as sentry-sdk tells."""
@@ -125,7 +131,7 @@ class EnvelopeExporter:
                 others = [one for one in others if one not in over]
             body = _envelope(headers, prepared, others)
             counts = _counts(len(prepared.get("spans") or ()) + 1)
-            delivery.put(body, (*counts, *_quantities(others)))
+            delivery.put(body, (*counts, *_quantities(others)), wake=not origin.more)
 
     def _route_of(self, client: Any) -> _Route:
         with self._lock:
