@@ -65,8 +65,9 @@ ones)."""
 SHORTEST_WAIT = 0.01
 """Seconds until a request that still runs is looked at again, should `settle` be shorter."""
 
-MAX_SENT = 1_000
-"""Traces whose segment has been cut and whose late spans can still be told apart from orphans."""
+MAX_SENT = 200
+"""Traces that have been sent and whose request is still known, for late spans that do not carry it
+themselves. Each is 35 objects that the garbage collector goes over."""
 
 
 _Deadline = tuple[float, int, Trace, Root | None]
