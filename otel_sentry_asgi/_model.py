@@ -25,6 +25,15 @@ class TraceContext(TypedDict, total=False):
     dynamic_sampling_context: dict[str, str]
 
 
+class Shared(dict[str, Any]):
+    """The attributes of several spans that say the same. Not to be changed: `cleaned` is for the
+    policy, which gives each span a copy."""
+
+    __slots__ = ("cleaned",)
+
+    cleaned: Any
+
+
 class SpanPayload(TypedDict, total=False):
     """One of a transaction's `spans`."""
 

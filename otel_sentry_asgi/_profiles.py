@@ -178,7 +178,8 @@ def _link_continuous(transaction: Transaction, segment: Segment, thread: Data) -
     if not stamps:
         return
     for payload in transaction["spans"]:
-        payload["data"].update(stamps.get(payload["span_id"], {}))
+        if stamp := stamps.get(payload["span_id"]):
+            payload["data"] = {**payload["data"], **stamp}
     contexts = transaction["contexts"]
     stamp = stamps.get(contexts["trace"]["span_id"])
     if stamp is not None:

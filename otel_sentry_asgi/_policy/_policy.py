@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast, final
 
-from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, Transaction
+from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Transaction
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, rule_of
@@ -217,20 +217,28 @@ class Policy(Collection):
         return kept
 
     def _clean_span(self, span: SpanPayload) -> None:
-        raw = span.get("data", {})
-        text, data = span.get("description", ""), self.attributes(raw)
-        statement = raw.get("db.query.text") or raw.get("db.statement")
-        cleaned = data.get("db.query.text") or data.get("db.statement")
-        # Most spans of databases are described by their statement, which is clean by now.
-        if statement == text and isinstance(cleaned, str):
-            span["description"] = cleaned
+        raw, text = span.get("data", {}), span.get("description", "")
+        if type(raw) is Shared:
+            known = getattr(raw, "cleaned", None)
+            if known is None or known[0] is not self or known[1] != text:
+                raw.cleaned = known = (self, text, *self._cleaned(text, raw))
+            span["description"], span["data"] = known[2], known[3].copy()
         else:
-            span["description"] = self.label(text, raw)
-        span["data"] = data
+            span["description"], span["data"] = self._cleaned(text, raw)
         if "links" in span:
             self._clean_links(span)
         if "tags" in span:
             self._clean_tags(cast("Data", span))
+
+    def _cleaned(self, text: str, raw: Mapping[str, Any]) -> tuple[str, Data]:
+        """A description and attributes."""
+        data = self.attributes(raw)
+        statement = raw.get("db.query.text") or raw.get("db.statement")
+        cleaned = data.get("db.query.text") or data.get("db.statement")
+        # Most spans of databases are described by their statement, which is clean by now.
+        if statement == text and isinstance(cleaned, str):
+            return cleaned, data
+        return self.label(text, raw), data
 
     def _clean_resource(self, contexts: Data) -> None:
         """The contexts that hold attributes of the resource."""

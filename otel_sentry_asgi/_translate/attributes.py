@@ -46,7 +46,7 @@ _names = _Names(RENAMED)
 _names_on_servers = _Names(RENAMED_ON_SERVERS)
 
 
-def to_current(attributes: Mapping[str, Any], own: Own, *, on_server: bool) -> Data:
+def to_current(attributes: Mapping[str, Any] | None, own: Own, *, on_server: bool) -> Data:
     """A span's attributes as JSON values under current names; where both generations are there,
     the current one counts. What the application says to Sentry is added to *own* instead."""
     names = _names_on_servers if on_server else _names
@@ -68,8 +68,10 @@ def to_current(attributes: Mapping[str, Any], own: Own, *, on_server: bool) -> D
     return data
 
 
-def plain(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+def plain(attributes: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A plain dict of the attributes where there is a fast way to it."""
+    if attributes is None:
+        return {}
     copy = getattr(attributes, "copy", None)
     return attributes if copy is None else copy()
 

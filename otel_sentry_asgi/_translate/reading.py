@@ -71,7 +71,7 @@ class Reading:
         self.name = name_of(span)
         self.kind = span.kind
         self.own: Own = []
-        self.data: Data = to_current(span.attributes or {}, self.own, on_server=self.kind is SERVER)
+        self.data: Data = to_current(span.attributes, self.own, on_server=self.kind is SERVER)
         self.subject = "websocket" if websocket else _subject_of(self.data, self.kind)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
-from otel_sentry_asgi._model import Data, SpanPayload
+from otel_sentry_asgi._model import Data, Shared, SpanPayload
 from otel_sentry_asgi._semconv import (
     ASGI_EVENT,
     KIND,
@@ -17,7 +17,7 @@ from otel_sentry_asgi._semconv import (
     SCOPE_VERSION,
     STATUS_MESSAGE,
 )
-from otel_sentry_asgi._translate.attributes import to_json_values
+from otel_sentry_asgi._translate.attributes import Own, plain, to_json_values
 from otel_sentry_asgi._translate.naming import to_description
 from otel_sentry_asgi._translate.op import scope_name_of, to_op, to_origin
 from otel_sentry_asgi._translate.own import to_measurements, to_tags
@@ -50,7 +50,8 @@ def is_asgi_event(span: ReadableSpan) -> bool:
     """Whether it is one of the `http send` / `http receive` spans of OTel's ASGI middleware."""
     if span.kind is not _INTERNAL:
         return False
-    if span.attributes and ASGI_EVENT in span.attributes:
+    attributes = span.attributes
+    if attributes and ASGI_EVENT in attributes:
         return True
     # `receive` cancelled while it waits ends without the attribute.
     name = name_of(span)
@@ -62,34 +63,97 @@ def is_asgi_event(span: ReadableSpan) -> bool:
 def to_span(span: ReadableSpan, events: Sequence[Event] = ()) -> SpanPayload:
     """Total: any span that OTel can end gives a payload that Relay accepts.
 
-    Of its *events*, which cost a lock and a copy to ask for, measurements are taken.
+    Of its *events*, which cost a lock and a copy to ask for, measurements are taken. Its `data` may
+    be `Shared`.
     """
-    context, reading = span.context, Reading(span)
-    op = to_op(reading)
+    said, own = _said_by(span)
+    context, parent = span.context, span.parent
     start, end = span.start_time or 0, span.end_time or 0
     payload: SpanPayload = {
         "trace_id": trace_hex(context.trace_id),
         "span_id": span_hex(context.span_id),
-        "description": to_text(to_description(reading)),
-        "status": to_status(span.status, reading.data),
-        "origin": to_origin(reading, scope_name_of(span), op),
+        "description": said["description"],
+        "status": said["status"],
+        "origin": said["origin"],
         "start_timestamp": seconds(start),
         "timestamp": seconds(end if end > start else start),
-        "data": add_facts(reading.data, span),
+        "data": said["data"],
     }
-    if op:
-        payload["op"] = op
-    parent = span.parent
+    if "op" in said:
+        payload["op"] = said["op"]
     if parent is not None:
         payload["parent_span_id"] = span_hex(parent.span_id)
     if links := to_links(span):
         payload["links"] = links
-    if reading.own or events:
-        if tags := to_tags(reading.own):
+    if own or events:
+        if tags := to_tags(own):
             payload["tags"] = tags
-        if measurements := to_measurements(reading.own, events):
+        if measurements := to_measurements(own, events):
             payload["measurements"] = measurements
     return payload
+
+
+MAX_KNOWN: Final = 512
+"""Different spans whose translation is kept."""
+_MAX_ONCE: Final = 8_192
+
+_known: dict[Any, tuple[SpanPayload, object]] = {}
+_once: set[int] = set()
+
+
+def _said_by(span: ReadableSpan) -> tuple[SpanPayload, Own]:
+    """All of a payload that does not differ between spans that say the same, and what the
+    application says to Sentry.
+
+    A service says the same again and again: the statements of its queries, with placeholders. What
+    has been seen twice is kept with its attributes; what comes once (URLs with ids) is not.
+    """
+    scope, key = span.instrumentation_scope, _key_of(span)
+    if key is None:
+        return _say(span)
+    known = _known.get(key)
+    if known is not None:
+        return known[0], []
+    said, own = _say(span)
+    mark = hash(key)
+    if mark not in _once:
+        if len(_once) >= _MAX_ONCE:
+            _once.clear()
+        _once.add(mark)
+    elif not own:
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        said["data"] = Shared(said["data"])
+        _known[key] = said, scope  # The scope, so that its id stays its own.
+    return said, own
+
+
+def _key_of(span: ReadableSpan) -> Any:
+    """What the payload follows from, but for ids, times, links and events; None where that may be
+    equal without being the same: 1, 1.0 and True are."""
+    attributes, status = plain(span.attributes), span.status
+    kinds = tuple(map(type, attributes.values()))
+    if not _EXACT.issuperset(kinds) or type(span.name) is not str:
+        return None
+    ids = id(span.kind), id(span.instrumentation_scope), id(status.status_code)
+    return span.name, ids, status.description, kinds, tuple(attributes.items())
+
+
+_EXACT: Final = frozenset({str, int, bool})
+
+
+def _say(span: ReadableSpan) -> tuple[SpanPayload, Own]:
+    reading = Reading(span)
+    op = to_op(reading)
+    said: SpanPayload = {
+        "description": to_text(to_description(reading)),
+        "status": to_status(span.status, reading.data),
+        "origin": to_origin(reading, scope_name_of(span), op),
+        "data": add_facts(reading.data, span),
+    }
+    if op:
+        said["op"] = op
+    return said, reading.own
 
 
 def add_facts(data: Data, span: ReadableSpan) -> Data:
