@@ -24,7 +24,7 @@ from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
-from otel_sentry_asgi._translate.resource import resource_contexts, resource_defaults
+from otel_sentry_asgi._translate.resource import facts_of
 from otel_sentry_asgi._translate.segment import transaction_name
 from otel_sentry_asgi.export import REMARKS
 from otel_sentry_asgi.sampling import Decisions
@@ -78,8 +78,9 @@ class Events:
             if context is not None:
                 self._link(event, context, exchange)
             if exchange is not None and exchange.root is not None:
-                sentry.fill_defaults(event, resource_defaults(exchange.root.resource))
-                _add_contexts(event, resource_contexts(exchange.root.resource))
+                contexts, defaults = facts_of(exchange.root.resource)
+                sentry.fill_defaults(event, defaults)
+                _add_contexts(event, contexts)
             return event
         self._stats.add("lost.internal_sdk_error")
         return None
@@ -185,7 +186,7 @@ def _add_contexts(event: Any, contexts: dict[str, Data]) -> None:
     """Add what the resource says to an event, as its transaction has it."""
     present = event.setdefault("contexts", {})
     for key, context in contexts.items():
-        present.setdefault(key, context)
+        present.setdefault(key, dict(context))
 
 
 def _say_unhandled(event: Any, mechanism: str) -> None:

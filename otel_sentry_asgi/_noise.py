@@ -27,6 +27,7 @@ from otel_sentry_asgi._semconv import (
     first_text,
 )
 from otel_sentry_asgi._settings import SpanRule
+from otel_sentry_asgi._translate.attributes import plain
 from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
 from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi._translate.urls import path_of
@@ -59,7 +60,7 @@ class Noise:
         return root.kind is SpanKind.SERVER and self._has_request(root, facts)
 
     def _has_request(self, root: ReadableSpan, facts: RequestFacts) -> bool:
-        attributes = root.attributes or {}
+        attributes = plain(root.attributes)
         if first(attributes, _METHOD) in self.methods:
             return True
         status = facts.status_code or first(attributes, _STATUS)

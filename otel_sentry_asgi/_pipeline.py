@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from otel_sentry_asgi._assembly import Assembler
 from otel_sentry_asgi._deciding import decide_by_id
 from otel_sentry_asgi._dsc import continued, sampling_context
 from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._ids import event_hex
 from otel_sentry_asgi._model import Data, Transaction
 from otel_sentry_asgi._noise import Noise, adopt
 from otel_sentry_asgi._profiles import Profiles
@@ -26,7 +26,7 @@ from otel_sentry_asgi._segment import Segment, shortened
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._traffic import OwnTraffic
-from otel_sentry_asgi._translate.resource import resource_defaults
+from otel_sentry_asgi._translate.resource import facts_of
 from otel_sentry_asgi._translate.segment import NO_REQUEST, RequestFacts, rename, to_transaction
 from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
 from otel_sentry_asgi._trim import trim
@@ -44,6 +44,10 @@ MAX_UNSAMPLED = 1_000
 
 PARTIAL = ".partial"
 """Ends the operation of a piece of a segment, so that statistics can tell it from a whole one."""
+
+_TAKING = contained("span")
+_TELLING = contained("exceptions")
+_SENDING = contained("export")
 
 _STARTED = 0
 _ENDED = 1
@@ -153,6 +157,7 @@ class Pipeline:
         token = otel_context.attach(_suppressed())
         try:
             now = self._clock()
+            sentry.have_scopes()
             with contained("monitor"):
                 sentry.watch_pressure()
             self._count_unsampled()
@@ -165,9 +170,9 @@ class Pipeline:
             )
             slice_ends = time.monotonic() + SLICE
             for segment in segments:
-                with contained("exceptions"):
+                with _TELLING:
                     self._tell_of(segment)
-                with contained("export"):
+                with _SENDING:
                     self._send(segment)
                 if time.monotonic() > slice_ends:
                     time.sleep(0)  # The event loop's turn.
@@ -183,7 +188,7 @@ class Pipeline:
     def _take(self, item: Item, now: float) -> None:
         """Hand one item on. What cannot be is counted, and does not keep back those after it."""
         kind, subject, exchange = item
-        with contained("span"):
+        with _TAKING:
             if kind == _STARTED:
                 self._assembler.started(subject, exchange, now)
             elif kind == _UNSAMPLED:
@@ -196,9 +201,10 @@ class Pipeline:
 
     def _tell_of(self, segment: Segment) -> None:
         spans = [segment.root, *segment.children]
-        for span in spans:
-            if span.events:
-                self._tell(span, segment.exchange, spans)
+        with_events = [span for span in spans if span.events]
+        segment.quiet = not with_events
+        for span in with_events:
+            self._tell(span, segment.exchange, spans)
 
     def _is_left_out(self, span: ReadableSpan) -> bool:
         if is_asgi_event(span):
@@ -295,13 +301,14 @@ class Pipeline:
         transaction = to_transaction(
             root if segment.since is None else shortened(root, segment.since),
             segment.children,
-            event_id=uuid.uuid4().hex,
+            event_id=event_hex(trace_id, root.context.span_id),
             facts=facts,
             sampling_context=(
                 None if frozen is not None else sampling_context(trace_id, sentry.facts(), decision)
             ),
             late=segment.late,
             dropped=segment.dropped,
+            quiet=segment.quiet,
         )
         if segment.partial:
             transaction["contexts"]["trace"]["op"] += PARTIAL
@@ -311,7 +318,7 @@ class Pipeline:
                 rename(transaction, by_hand)
         if frozen:
             transaction["contexts"]["trace"]["dynamic_sampling_context"] = dict(frozen)
-        sentry.fill_defaults(transaction, resource_defaults(root.resource))
+        sentry.fill_defaults(transaction, facts_of(root.resource)[1])
         return transaction
 
     def _lost_spans(self, reason: str, spans: int, *, segments: int = 0) -> None:

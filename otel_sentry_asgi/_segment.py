@@ -34,6 +34,8 @@ class Segment:
     partial: bool = False
     since: int | None = None
     """Of a stream: from when on it is told of, in epoch nanoseconds."""
+    quiet: bool = False
+    """None of its spans has events."""
 
 
 def size_of(segment: Segment) -> int:

@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._semconv import FULL_URL, RPC_SERVICE, first_text
+from otel_sentry_asgi._translate.attributes import plain
 
 _OTLP_SERVICE = "opentelemetry.proto.collector."
 """The beginning of the names of OTLP's gRPC services."""
@@ -31,11 +32,12 @@ class OwnTraffic:
 
     def holds(self, span: ReadableSpan) -> bool:
         """Whether the span is an upload."""
-        if span.kind is not SpanKind.CLIENT or not span.attributes:
+        if span.kind is not SpanKind.CLIENT:
             return False
-        url = first_text(span.attributes, FULL_URL)
+        attributes = plain(span.attributes)
+        url = first_text(attributes, FULL_URL)
         if url is None:
-            return str(span.attributes.get(RPC_SERVICE)).startswith(_OTLP_SERVICE)
+            return str(attributes.get(RPC_SERVICE)).startswith(_OTLP_SERVICE)
         prefix = sentry.upload_prefix()
         return url in self.otlp or bool(prefix and url.startswith(prefix))
 

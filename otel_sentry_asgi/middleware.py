@@ -203,6 +203,6 @@ class _Request:
     def _locate(self, exchange: Exchange) -> None:
         """The caller's trace, for a request that OTel dropped before it sent anything."""
         if exchange.current is None:
-            headers = dict(merged_headers(self._scope))
+            headers = merged_headers(self._scope)
             context = trace.get_current_span(propagate.extract(headers)).get_span_context()
             exchange.current = context if context.is_valid else None

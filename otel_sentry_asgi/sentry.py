@@ -65,6 +65,13 @@ def is_ready() -> bool:
     )
 
 
+def have_scopes() -> None:
+    """Have scopes in the running context: without them sentry-sdk takes 1.3 us instead of 0.2 to
+    find the client, for each question to it."""
+    sentry_sdk.get_isolation_scope()
+    sentry_sdk.get_current_scope()
+
+
 def options() -> Mapping[str, Any]:
     """The options of the client that is active now."""
     return sentry_sdk.get_client().options

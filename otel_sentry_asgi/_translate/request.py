@@ -18,7 +18,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 def to_request(scope: Mapping[str, Any]) -> Data:
     """Method, URL without query, query string, headers and peer address of an HTTP or websocket
     scope."""
-    headers = dict(merged_headers(scope))
+    headers = merged_headers(scope)
     request: Data = {"url": encodable(_url(scope, headers.get("host"))), "headers": headers}
     if scope.get("type") == "http" and scope.get("method"):
         request["method"] = str(scope["method"]).upper()
@@ -44,14 +44,17 @@ def is_event_stream(message: Mapping[str, Any]) -> bool:
     return False
 
 
-def merged_headers(scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def merged_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Lower-case names, values of repeated headers joined by a comma (cookies by a semicolon)."""
     merged: dict[str, str] = {}
     for raw_name, raw_value in scope.get("headers") or ():
-        name, value = _latin(raw_name).lower(), _latin(raw_value)
-        separator = "; " if name == "cookie" else ", "
-        merged[name] = f"{merged[name]}{separator}{value}" if name in merged else value
-    yield from merged.items()
+        name = (raw_name.decode("latin-1") if type(raw_name) is bytes else _latin(raw_name)).lower()
+        value = raw_value.decode("latin-1") if type(raw_value) is bytes else _latin(raw_value)
+        if name in merged:
+            separator = "; " if name == "cookie" else ", "
+            value = f"{merged[name]}{separator}{value}"
+        merged[name] = value
+    return merged
 
 
 def parse_cookies(header: str) -> Iterator[tuple[str, str]]:

@@ -71,6 +71,21 @@ def resource_defaults(resource: Resource | None) -> dict[str, str]:
     return {key: value for key, value in defaults.items() if _is_valid(key, value)}
 
 
+_latest: tuple[Resource | None, tuple[dict[str, Data], dict[str, str]]] = (None, ({}, {}))
+
+
+def facts_of(resource: Resource | None) -> tuple[dict[str, Data], dict[str, str]]:
+    """Contexts and defaults, kept for the next span: all spans of a provider share one resource.
+    Not to be changed."""
+    global _latest
+    known, facts = _latest
+    if known is not resource or resource is None:
+        contexts = resource_contexts(resource) if resource is not None else {}
+        facts = contexts, resource_defaults(resource)
+        _latest = (resource, facts)
+    return facts
+
+
 _LONGEST: Final = {"release": 200, "environment": 64, "server_name": 200}
 _NO_RELEASE: Final = frozenset({".", "..", "latest"})
 _NO_ENVIRONMENT: Final = frozenset({".", "..", "none"})

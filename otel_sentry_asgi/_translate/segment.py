@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
@@ -17,7 +16,7 @@ from otel_sentry_asgi._translate.naming import Name, to_name
 from otel_sentry_asgi._translate.op import STREAM, scope_name_of, to_op, to_origin
 from otel_sentry_asgi._translate.own import to_measurements, to_tags
 from otel_sentry_asgi._translate.reading import SERVER, Reading
-from otel_sentry_asgi._translate.resource import resource_contexts
+from otel_sentry_asgi._translate.resource import facts_of
 from otel_sentry_asgi._translate.span import add_facts, seconds, to_links, to_span
 from otel_sentry_asgi._translate.status import from_http, to_status
 from otel_sentry_asgi._translate.text import to_text
@@ -61,11 +60,13 @@ def to_transaction(
     sampling_context: dict[str, str] | None = None,
     late: bool = False,
     dropped: int = 0,
+    quiet: bool = False,
 ) -> Transaction:
     """The transaction of *root* and its *children*, in the order of their start.
 
     *late* marks a follow-up: its root is a span whose local root has been sent before. *dropped*
-    counts children that are not in the list. Of *facts*, only the request counts for a root that
+    counts children that are not in the list. *quiet* says that none of the spans has events: to ask
+    one costs a lock and a copy. Of *facts*, only the request counts for a root that
     is no server span.
     """
     request = facts.request
@@ -94,12 +95,12 @@ def to_transaction(
         transaction["_dropped_spans"] = dropped
     if tags := to_tags(reading.own):
         transaction["tags"] = tags
-    events = root.events
+    events = () if quiet else root.events
     if measurements := to_measurements(reading.own, events):
         transaction["measurements"] = measurements
     crumbs = list(crumbs_of(root, events))
     for span in sorted(children, key=_start):
-        events = span.events
+        events = () if quiet else span.events
         transaction["spans"].append(_span(span, events, root))
         if events:
             crumbs.extend(crumbs_of(span, events))
@@ -189,7 +190,7 @@ def _contexts(
     contexts: Data = {"trace": trace}
     if reading.kind is SERVER and (response := _response(reading, facts)):
         contexts["response"] = response
-    for key, context in _contexts_of(root.resource).items():
+    for key, context in facts_of(root.resource)[0].items():
         contexts[key] = dict(context)
     return contexts
 
@@ -203,19 +204,6 @@ def _response(reading: Reading, facts: RequestFacts) -> Data:
     if size is not None and 0 <= size < 1 << 63:
         response["body_size"] = size
     return response
-
-
-_latest: tuple[Resource | None, dict[str, Data]] = (None, {})
-
-
-def _contexts_of(resource: Resource) -> dict[str, Data]:
-    """The resource's contexts, kept for the next span: all spans of a provider share one."""
-    global _latest
-    known, contexts = _latest
-    if known is not resource:
-        contexts = resource_contexts(resource)
-        _latest = (resource, contexts)
-    return contexts
 
 
 def _with_name(sampling_context: dict[str, str], name: str, source: str) -> dict[str, str]:

@@ -148,7 +148,7 @@ def test_every_scope_gives_a_request(scope: dict[str, Any]) -> None:
 
 @given(scope=st.fixed_dictionaries({"headers": HEADERS}))
 def test_no_header_is_lost(scope: dict[str, Any]) -> None:
-    merged = dict(merged_headers(scope))
+    merged = merged_headers(scope)
     for name, value in scope["headers"]:
         assert value.decode("latin-1") in merged[name.decode("latin-1").lower()]
 
