@@ -8,9 +8,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import cpu, latency, memory, startup
+from benchmarks import cpu, latency, memory, stages, startup
 from benchmarks.plot import to_svg
-from benchmarks.report import LABELS, cpu_table, environment, latency_table
+from benchmarks.report import LABELS, cpu_table, environment, latency_table, stages_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -40,6 +40,13 @@ was due.
 
 {latency}
 
+## Where it goes
+
+Thousands of instructions for a request, counted by valgrind: `python -m benchmarks.stages`. On the
+request path it is what comes on top of OpenTelemetry.
+
+{stages}
+
 ## Memory
 
 Resident, six child spans: {after}. While Sentry cannot be reached: {unreachable}.
@@ -64,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         rounds=rounds,
         cpu=cpu_table(figures),
         latency=latency_table(seen),
+        stages=stages_table({spans: stages.measure(spans) for spans in stages.PANELS}),
         after=_after(counts, reachable),
         unreachable=_after(counts, unreachable),
         startup=startup.measure(15),

@@ -56,6 +56,32 @@ def _cell(panel: Figures, name: str) -> str:
     return f"{median} ({statistics.median(ratios):.1f}x; {spread})"
 
 
+_STAGES = {
+    "request": "the request path, sampled",
+    "unsampled": "the request path, not sampled",
+    "take": "worker: take the spans from the queue",
+    "assemble": "worker: cut the segment",
+    "read": "worker: request, noise, decision, exceptions",
+    "translate": "worker: translate",
+    "clean": "worker: the policy",
+    "prepare": "worker: scopes, event processors, scrubber",
+    "encode": "worker: encode",
+    "turn": "worker: all of it",
+}
+
+
+def stages_table(panels: dict[int, dict[str, float]]) -> str:
+    """Thousands of instructions by stage."""
+    lines = [
+        "| stage | " + " | ".join(f"{spans} spans" for spans in panels) + " |",
+        "|---|" + "---:|" * len(panels),
+    ]
+    for name, label in _STAGES.items():
+        cells = (f"{panel[name]:,.0f}" for panel in panels.values())
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def latency_table(values: dict[str, list[Latency]]) -> str:
     """The median of the rounds."""
     lines = [

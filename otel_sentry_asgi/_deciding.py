@@ -49,7 +49,7 @@ def decide_trace(
             given["parent_sample_rate"] = to_number(received.context.get("sample_rate"))
         return given
 
-    decision = Decision(False, 0.0, sample_rand(trace_id), "callback_error")
+    decision: Decision | None = None
     with _TRACES_SAMPLER:
         decision = decide(
             trace_id,
@@ -60,10 +60,12 @@ def decide_trace(
             rand=rand,
             downsample=factor,
         )
+    if decision is None:
+        decision = Decision(False, 0.0, sample_rand(trace_id), "callback_error")
     if received is not None:
         changed = sampler is not None or factor > 0
         decisions.freeze(trace_id, continued(received.context, decision, changed=changed))
-    else:
+    elif decision.sampled:
         decision = _capped(decision, by_otel[1] if by_otel is not None else rate_of(otel_sampler()))
     decisions.add(trace_id, decision)
     return decision

@@ -81,6 +81,7 @@ class Pipeline:
         self._tidy = tidy
         self._clock = clock
         self._closing = False
+        self._slice_ends = 0.0
         self._known_noise: tuple[Any, Noise] | None = None
         self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
@@ -106,7 +107,7 @@ class Pipeline:
         tracing is off, which is no *reason*."""
         if span.events and any(event.name == "exception" for event in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
-        if reason is not None and not self._is_left_out(span):
+        if reason is not None and (self._settings.keep_asgi_spans or not is_asgi_event(span)):
             self._note_unsampled(reason, is_root=span.parent is None or span.parent.is_remote)
 
     def dropped(self, reason: str) -> None:
@@ -168,15 +169,13 @@ class Pipeline:
                 if flush
                 else self._assembler.due(now)
             )
-            slice_ends = time.monotonic() + SLICE
+            self._slice_ends = time.monotonic() + SLICE
             for segment in segments:
                 with _TELLING:
                     self._tell_of(segment)
                 with _SENDING:
                     self._send(segment)
-                if time.monotonic() > slice_ends:
-                    time.sleep(0)  # The event loop's turn.
-                    slice_ends = time.monotonic() + SLICE
+                self._breathe()
             if segments and self._rest is not None:
                 with contained("exporter"):
                     self._rest()
@@ -184,6 +183,12 @@ class Pipeline:
             return min((at for at in times if at is not None), default=None)
         finally:
             otel_context.detach(token)
+
+    def _breathe(self) -> None:
+        """Give up the interpreter's lock where it is time: the event loop's turn."""
+        if time.monotonic() > self._slice_ends:
+            time.sleep(0)
+            self._slice_ends = time.monotonic() + SLICE
 
     def _take(self, item: Item, now: float) -> None:
         """Hand one item on. What cannot be is counted, and does not keep back those after it."""
@@ -309,6 +314,7 @@ class Pipeline:
             late=segment.late,
             dropped=segment.dropped,
             quiet=segment.quiet,
+            pause=self._breathe,
         )
         if segment.partial:
             transaction["contexts"]["trace"]["op"] += PARTIAL

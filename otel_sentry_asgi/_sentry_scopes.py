@@ -68,14 +68,15 @@ class RequestScopes:
 class RequestSession(Session):
     """What the client notes errors on. Of all that sentry-sdk's own holds only this is counted."""
 
+    status = "ok"
+    errors = 0
+    user_agent = did = ip_address = None
+    session_mode = "request"
+
     def __init__(self, release: str, environment: str) -> None:
         self.release = release
         self.environment = environment
         self.minute = int(time.time()) // 60
-        self.status = "ok"
-        self.errors = 0
-        self.user_agent = self.did = self.ip_address = None
-        self.session_mode = "request"
 
     @property
     def started(self) -> datetime:  # type: ignore[override]

@@ -64,6 +64,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _textmaps: tuple[Any, Any] = (None, None)
     """The global propagator before us, and with us."""
     _has_run = False
+    _has_begun = False
+    """A request has come."""
     _wrapped: list[tuple[Any, str, Any]]
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -118,7 +120,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             trace.set_tracer_provider(provider)
         self._attach(provider)
         self._attach_to_logs(logger_provider)
-        self._has_run = False
+        self._has_run = self._has_begun = False
         self._join_propagation()
         self._wrap_all()
         with contained("metrics"):
@@ -167,7 +169,9 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """Join what has come since. With the first request the application's start-up is over: what
         has not come by then does not."""
         self._attach()
-        self._attach_to_logs()
+        if not self._has_begun:
+            self._attach_to_logs()
+        self._has_begun = self._has_begun or is_request
         if self._provider is not None or not is_request or self._told:
             return
         found = trace.get_tracer_provider()
@@ -285,7 +289,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     async def _run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         __traceback_hide__ = True
-        if self._provider is None or self._logger_provider is None:
+        if self._provider is None or not self._has_begun:
             with contained("instrument"):
                 self.join(is_request=scope["type"] != "lifespan")
         if not self._has_run:

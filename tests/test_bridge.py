@@ -16,6 +16,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
 import otel_sentry_asgi
+from otel_sentry_asgi._pipeline import Pipeline
+from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi.testing import RecordingExporter
 from tests.integration.prelude import DSN, Kept
 
@@ -101,6 +103,24 @@ def test_ignored_requests_are_counted_and_their_errors_reported(
     [error] = service.items("event")
     assert error["exception"]["values"][0]["type"] == "ValueError"
     assert otel_sentry_asgi.stats()["lost.ignored"] == 2
+
+
+def test_the_event_loop_has_its_turn_in_the_middle_of_a_large_transaction(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[Pipeline] = []
+    monkeypatch.setattr(Pipeline, "_breathe", lambda pipeline: pauses.append(pipeline))
+    service = serve()
+
+    def work() -> None:
+        for _ in range(STRETCH * 3):
+            service.tracer.start_span("query").end()
+
+    service.request("/orders", work)
+    service.provider.force_flush()
+    [transaction] = service.exporter.transactions
+    assert len(transaction["spans"]) == STRETCH * 3
+    assert len(pauses) == 3 + 1  # And one behind it.
 
 
 class Resting(RecordingExporter):

@@ -2,16 +2,20 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
+from otel_sentry_asgi._ids import event_hex
 from otel_sentry_asgi._translate.attributes import MAX_ITEMS, to_json_value, to_json_values
 from otel_sentry_asgi._translate.op import MAX_OP
 from otel_sentry_asgi._translate.span import is_asgi_event, seconds, to_links, to_span
@@ -19,6 +23,16 @@ from otel_sentry_asgi._translate.text import MAX_TEXT, to_text
 from otel_sentry_asgi.testing import EPOCH, span, span_context
 
 LONE_SURROGATE = "\ud800"
+
+
+@given(st.integers(1, 2**128 - 1), st.sets(st.integers(1, 2**64 - 1), min_size=2, max_size=5))
+def test_each_span_of_a_trace_gives_an_event_id_of_its_own_and_always_the_same(
+    trace_id: int, span_ids: set[int]
+) -> None:
+    made = {event_hex(trace_id, span_id) for span_id in span_ids}
+    assert len(made) == len(span_ids)
+    assert made == {event_hex(trace_id, span_id) for span_id in span_ids}
+    assert all(re.fullmatch("[0-9a-f]{32}", event_id) for event_id in made)
 
 
 def test_a_whole_span() -> None:

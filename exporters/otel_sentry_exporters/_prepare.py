@@ -50,7 +50,8 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
 
     To be called with the scopes of its request in force. May change *event*.
     """
-    options, before, own = client.options, len(event["spans"]), dict(event["contexts"])
+    options, before = client.options, len(event["spans"])
+    own = {**event["contexts"], **event.get("request", {}), "data": None}
     scrubber = options.get("event_scrubber")
     is_whole = _is_whole(options, scrubber)
     if not is_whole:
@@ -217,7 +218,8 @@ def _serialize(event: Event, options: Mapping[str, Any]) -> Event:
 def _serialize_foreign(
     event: Event, own: Mapping[str, Any], options: Mapping[str, Any], meta: Event
 ) -> None:
-    """Convert what the bridge has not built; *own* is what it has in `contexts`."""
+    """Convert what the bridge has not built; *own* are its contexts and parts of the request, but
+    for the body, which is a bag."""
     foreign = {
         key: value
         for key, value in event.items()
@@ -246,8 +248,8 @@ def _serialize_foreign(
 
 
 def _is_foreign(name: Any, value: Any, own: Mapping[str, Any]) -> bool:
-    """Whether a member of a part has to be looked at. The body (`request.data`) is a bag, too."""
-    if own.get(name) is value:
+    """Whether a member of a part has to be looked at."""
+    if value is not None and own.get(name) is value:
         return False
     return name == "data" or type(name) is not str or not _is_plain(value)
 

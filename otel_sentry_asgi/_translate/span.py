@@ -27,6 +27,9 @@ from otel_sentry_asgi._translate.text import to_text
 
 _INTERNAL: Final = SpanKind.INTERNAL
 _KINDS: Final = {kind: kind.name.lower() for kind in SpanKind if kind is not _INTERNAL}
+_ASGI_EVENTS: Final = tuple(
+    f" {kind} {event}" for kind in ("http", "websocket") for event in ("receive", "send")
+)
 _LATEST: Final = 253_402_300_799_000_000_000  # The last second of the year 9999.
 
 
@@ -50,14 +53,11 @@ def is_asgi_event(span: ReadableSpan) -> bool:
     """Whether it is one of the `http send` / `http receive` spans of OTel's ASGI middleware."""
     if span.kind is not _INTERNAL:
         return False
-    attributes = span.attributes
-    if attributes and ASGI_EVENT in attributes:
+    # By the name first: a cancelled `receive` has no attribute, and it is cheaper.
+    if name_of(span).endswith(_ASGI_EVENTS):
         return True
-    # `receive` cancelled while it waits ends without the attribute.
-    name = name_of(span)
-    return name.endswith((" receive", " send")) and name.rpartition(" ")[0].endswith(
-        (" http", " websocket")
-    )
+    attributes = span.attributes
+    return attributes is not None and ASGI_EVENT in attributes
 
 
 def to_span(span: ReadableSpan, events: Sequence[Event] = ()) -> SpanPayload:
