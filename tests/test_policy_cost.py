@@ -14,6 +14,7 @@ from otel_sentry_asgi._policy._rules import clean_baggage, clean_query, clean_ur
 from otel_sentry_asgi._policy._sql import _BY_SYSTEM, without_literals
 from otel_sentry_asgi._policy._values import clean_vars, text_cleaner
 from otel_sentry_asgi._translate.request import to_request
+from otel_sentry_asgi._translate import span as translation
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
 from otel_sentry_asgi.testing import span
 from tests.policies import POLICIES, PRIVATE
@@ -73,6 +74,12 @@ def translated() -> Any:
     return to_transaction(ROOT, QUERIES, event_id="e" * 32, facts=facts)
 
 
+def forget() -> None:
+    """Translate as if no span had been seen before."""
+    translation._known.clear()
+    translation._once.clear()
+
+
 def timed(work: Callable[[], Any]) -> int:
     """Nanoseconds of this thread's own: the machine may be busy."""
     before = time.thread_time_ns()
@@ -81,18 +88,21 @@ def timed(work: Callable[[], Any]) -> int:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_policy_costs_less_than_half_of_the_translation(name: str) -> None:
-    """Medians of runs that take turns in one process; the best of five, for a busy machine."""
+def test_the_policy_costs_less_than_a_third_of_the_translation(name: str) -> None:
+    """Of spans that have not been seen before. Medians of runs that take turns in one process; the
+    best of five, for a busy machine."""
     policy = POLICIES[name]
     ratios = []
     for _ in range(5):
         translating, cleaning = [], []
         for _ in range(200):
+            forget()
             translating.append(timed(translated))
+            forget()
             payload = translated()
             cleaning.append(timed(lambda payload=payload: policy.clean(payload)))  # type: ignore[misc]
         ratios.append(statistics.median(cleaning) / statistics.median(translating))
-    assert min(ratios) < 1 / 2, ratios
+    assert min(ratios) < 1 / 3, ratios
 
 
 # What would make a pattern go back, and back again.

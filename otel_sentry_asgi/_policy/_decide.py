@@ -131,8 +131,14 @@ def _each(clean: Callable[[str], str]) -> Cleaner:
 
 def _by_text(of: Collection, because: str) -> Rule:
     """For the value of a key that says nothing: the URLs in its text are cleaned."""
-    clean = text_cleaner(frozenset(), of.query, of.terms)
-    return Rule("kept, URLs in it cleaned", because, _each(clean))
+    clean = _each(text_cleaner(frozenset(), of.query, of.terms))
+
+    def cleaned(value: Any, around: Mapping[str, Any]) -> Any:
+        if type(value) is str and "=" not in value and "://" not in value:
+            return value  # The common case: `text_cleaner` finds nothing there.
+        return clean(value, around)
+
+    return Rule("kept, URLs in it cleaned", because, cleaned)
 
 
 def _url_cleaner(of: Collection) -> Callable[[str], str]:

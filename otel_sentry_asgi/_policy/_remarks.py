@@ -20,17 +20,18 @@ def _substituted() -> Data:
 def remarks_on(event: Mapping[str, Any]) -> Data:
     """The `_meta` of a clean payload; empty where nothing was filtered."""
     found = {
-        name: noted
-        for name in ("request", "extra", "tags")
-        if name in event and (noted := _deep(event[name]))
+        name: noted for name in ("extra", "tags") if name in event and (noted := _deep(event[name]))
     }
+    if noted := _on_request(event.get("request") or {}):
+        found["request"] = noted
     contexts = event.get("contexts") or {}
     for context, part in (("trace", "data"), ("otel", "resource")):
         if context in contexts and (noted := _flat(contexts[context].get(part))):
             found.setdefault("contexts", {})[context] = {part: noted}
     for index, span in enumerate(event.get("spans") or ()):
-        if noted := _flat(span["data"]):
-            found.setdefault("spans", {})[str(index)] = {"data": noted}
+        data = span["data"]
+        if FILTERED in data.values():
+            found.setdefault("spans", {})[str(index)] = {"data": _flat(data)}
     return found
 
 
@@ -40,6 +41,15 @@ def removed(rule: str, size: int | None) -> Data:
     if size is not None:
         note["len"] = size
     return {"": note}
+
+
+def _on_request(request: Mapping[str, Any]) -> Data:
+    """But for the body, its parts hold no dictionaries."""
+    found = {}
+    for name, part in request.items():
+        if type(part) is dict and (noted := _deep(part) if name == "data" else _flat(part)):
+            found[name] = noted
+    return found
 
 
 def _flat(values: Mapping[str, Any] | None) -> Data:

@@ -34,13 +34,18 @@ def clean_request(
     if of.cookies.mode != "off" and isinstance(cookies := request.get("cookies"), Mapping):
         cleaned["cookies"] = of.cookies.clean(cookies, of.terms)
     if isinstance(env := request.get("env"), Mapping):
-        kept = (key for key in env if of.user_info or key != "REMOTE_ADDR")
-        cleaned["env"] = {key: env[key] for key in kept}
+        cleaned["env"] = kept = dict(env)
+        if not of.user_info:
+            kept.pop("REMOTE_ADDR", None)
     if "incoming_request" in of.bodies and (body := request.get("data")) is not None:
         cleaned["data"] = clean_body(body, denies, clean)
-    return {key: value for key, value in cleaned.items() if value not in _EMPTY}
+    for key in _MAY_BE_EMPTY:
+        if key in cleaned and cleaned[key] in _EMPTY:
+            del cleaned[key]
+    return cleaned
 
 
+_MAY_BE_EMPTY: Final = ("url", "query_string", "headers", "cookies", "env", "data")
 _EMPTY: Final[tuple[Any, ...]] = (None, "", {})
 
 
