@@ -13,8 +13,8 @@ from otel_sentry_asgi._policy._body import clean_body_text
 from otel_sentry_asgi._policy._rules import clean_baggage, clean_query, clean_url
 from otel_sentry_asgi._policy._sql import _BY_SYSTEM, without_literals
 from otel_sentry_asgi._policy._values import clean_vars, text_cleaner
-from otel_sentry_asgi._translate.request import to_request
 from otel_sentry_asgi._translate import span as translation
+from otel_sentry_asgi._translate.request import to_request
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
 from otel_sentry_asgi.testing import span
 from tests.policies import POLICIES, PRIVATE
