@@ -69,6 +69,22 @@ def test_what_was_just_answered_is_delivered(server: str) -> None:
         assert sorted(sentry.transactions()) == sorted(f"GET /r{one}" for one in range(REQUESTS))
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn", "granian"])
+def test_an_application_without_a_lifespan_loses_nothing_either(server: str) -> None:
+    """Django's handler takes requests only, so no server would tell it of the end. A quarter of a
+    second to Sentry, because Django takes its time as well."""
+    with SlowSentry(0.25) as sentry:
+        child, url = start(server, SENTRY_DSN=sentry.dsn, FRAMEWORK="django")
+        try:
+            ask(url, REQUESTS)
+        finally:
+            child.stop()
+
+        paths = [payload["request"]["url"] for payload in sentry.payloads("transaction")]
+        assert sorted(paths) == sorted(f"{url}/r{one}" for one in range(REQUESTS))
+        assert "Traceback" not in child.output()
+
+
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn"])
 def test_a_sentry_that_hangs_holds_up_the_exit_once(server: str) -> None:
     """Two seconds are the client's `shutdown_timeout`; hypercorn runs exit handlers as well, which
