@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 HOST = "127.0.0.1"
 SERVERS = {
     "uvicorn": ["uvicorn", "--host", HOST, "--port", "{port}"],
+    "uvicorn-workers": ["uvicorn", "--workers", "2", "--host", HOST, "--port", "{port}"],
     "gunicorn": ["gunicorn", "-w", "2", "-k", "asgi", "-b", f"{HOST}:{{port}}"],
     "gunicorn-uvicorn": [
         *("gunicorn", "-w", "2", "-k", "uvicorn.workers.UvicornWorker"),
