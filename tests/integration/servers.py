@@ -39,7 +39,7 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/boom":
         raise ValueError("boom")
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 
 
 framework = os.environ.get("FRAMEWORK")
