@@ -18,13 +18,14 @@ from importlib.metadata import distributions, version
 from typing import Any, Final
 
 import sentry_sdk
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 
 import otel_sentry_asgi
 from otel_sentry_asgi import _active, sentry
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi.instrumentor import SentryInstrumentor
 from otel_sentry_asgi.processor import SentrySpanProcessor
+from otel_sentry_asgi.propagator import is_sdks, members_of, overwriting_ours
 
 PACKAGES: Final = (
     *("otel-sentry-asgi", "sentry-sdk", "opentelemetry-api", "opentelemetry-sdk"),
@@ -78,6 +79,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding(", ".join([f"Python {sys.version.split()[0]}", *_versions()]))
     yield from _client()
     yield from _provider(environ)
+    yield from _propagation()
     yield from _instrumentations(environ)
     yield from _settings(environ)
     counts = otel_sentry_asgi.stats()
@@ -149,6 +151,17 @@ def _provider(environ: Mapping[str, str]) -> Iterator[Finding]:
             f"span processors: {', '.join(kinds) or 'none'}",
             "" if ours else "call otel_sentry_asgi.instrument()",
         )
+
+
+def _propagation() -> Iterator[Finding]:
+    members = members_of(propagate.get_global_textmap())
+    names = ", ".join(type(one).__name__ for one in members)
+    advice = ""
+    if any(map(is_sdks, members)):
+        advice = "`sentry` in OTEL_PROPAGATORS is sentry-sdk's own here: name `sentry_asgi`"
+    elif overwriting_ours():
+        advice = "put `sentry_asgi` last in OTEL_PROPAGATORS"
+    yield Finding(f"propagators: {names or 'none'}", advice)
 
 
 def _instrumentations(environ: Mapping[str, str]) -> Iterator[Finding]:
