@@ -22,6 +22,7 @@ from opentelemetry import propagate, trace
 
 import otel_sentry_asgi
 from otel_sentry_asgi import _active, sentry
+from otel_sentry_asgi._cli import links
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi.instrumentor import SentryInstrumentor
 from otel_sentry_asgi.processor import SentrySpanProcessor
@@ -227,7 +228,7 @@ def _listening(complaints: logging.Handler) -> Iterator[None]:
 
 
 def send_test() -> Iterator[Finding]:
-    """Send a transaction with an error, and say by which ids they are found."""
+    """Send a transaction with an error, and say by which ids and links they are found."""
     bridge = _active.active()
     if bridge is None or not bridge.is_ready():
         yield Finding("test: nothing sent", "see above")
@@ -257,10 +258,16 @@ def _send() -> Iterator[Finding]:
     with trace.get_tracer("otel_sentry_asgi.doctor").start_as_current_span("doctor") as span:
         context = span.get_span_context()
         event_id = sentry_sdk.capture_exception(DoctorsTest("this is a test"))
+    dsn = sentry_sdk.get_client().dsn
     if context.is_valid:
+        trace_id = f"{context.trace_id:032x}"
         sampled = "" if context.trace_flags.sampled else ", which OpenTelemetry does not sample"
-        yield Finding(f"test transaction `doctor`: trace {context.trace_id:032x}{sampled}")
+        yield Finding(f"test transaction `doctor`: trace {trace_id}{sampled}")
+        if dsn:
+            yield Finding(f"  {links.to_trace(dsn, trace_id)}")
     yield Finding(f"test error DoctorsTest: event {event_id}; search for it, or for the trace")
+    if dsn and event_id:
+        yield Finding(f"  {links.to_error(dsn, event_id)}")
 
 
 def _print(findings: list[Finding]) -> None:

@@ -44,6 +44,8 @@ def test_a_set_up_that_works(kent: Kent, app: tuple[str, ...]) -> None:
     (transaction,), (error,) = kent.transactions(), kent.errors()
     assert f"trace {transaction.body['contexts']['trace']['trace_id']}" in printed
     assert f"event {error.body['event_id']}" in printed
+    assert f"/issues/?project=1&query={error.body['event_id']}\n" in printed
+    assert f"/trace/{transaction.body['contexts']['trace']['trace_id']}/\n" in printed
 
 
 @pytest.mark.parametrize(
