@@ -55,6 +55,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """OTel's way to the same as `instrument()`; one for a process."""
 
     _processor: SentrySpanProcessor | None = None
+    _left: tuple[SentrySpanProcessor, ...] = ()
+    """Processors that their provider has shut down; spans that it had started may still end."""
     _log_processor: SentryLogRecordProcessor | None = None
     _provider: Any = None
     _logger_provider: Any = None
@@ -136,6 +138,9 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if bridge is not None:
             bridge.retire()
         processor, self._processor = self._processor, None
+        for one in self._left:
+            one.detach()
+        self._left = ()
         log_processor, self._log_processor = self._log_processor, None
         if processor is not None:
             processor.detach()
@@ -195,7 +200,16 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             if bridge is not None:
                 bridge.provider = provider
             self._processor.joins(provider)
+            self._processor.on_shutdown = self._after_shutdown
             provider.add_span_processor(self._processor)
+
+    def _after_shutdown(self) -> None:
+        """What only stands for a provider may have another behind it by now (a second
+        `logfire.configure()`): joined again with what comes next. By another processor of ours, of
+        which a provider that is still the same minds no more than one."""
+        if self._processor is not None and not isinstance(self._provider, TracerProvider):
+            self._left = (*self._left, self._processor)
+            self._processor, self._provider = SentrySpanProcessor(), None
 
     def _attach_to_logs(self, provider: Any = None) -> None:
         """Join the logger provider, as soon as there is one that takes processors."""
