@@ -33,6 +33,7 @@ from otel_sentry_asgi._active import active, obtain, release
 from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._metrics import observe
+from otel_sentry_asgi._provider import can_take, remove
 from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi._traffic import otlp_endpoints
 from otel_sentry_asgi.export import Exporter
@@ -115,7 +116,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._processor = SentrySpanProcessor()
         self._log_processor = SentryLogRecordProcessor()
         self._wrapped = []
-        if provider is None and create_provider and not _can_take(trace.get_tracer_provider()):
+        if provider is None and create_provider and not can_take(trace.get_tracer_provider()):
             provider = TracerProvider()
             trace.set_tracer_provider(provider)
         self._attach(provider)
@@ -144,10 +145,10 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         log_processor, self._log_processor = self._log_processor, None
         if processor is not None:
             processor.detach()
-            _remove(self._provider, "_active_span_processor", "_span_processors", processor)
+            remove(self._provider, "_active_span_processor", "_span_processors", processor)
         if log_processor is not None:
             log_processor.detach()
-            _remove(
+            remove(
                 self._logger_provider,
                 "_multi_log_record_processor",
                 "_log_record_processors",
@@ -194,7 +195,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if self._provider is not None or self._processor is None:
             return
         provider = provider if provider is not None else trace.get_tracer_provider()
-        if _can_take(provider):
+        if can_take(provider):
             self._provider = provider
             bridge = active()
             if bridge is not None:
@@ -360,12 +361,8 @@ def _single(double: Any) -> App:
     return app
 
 
-def _can_take(provider: Any) -> bool:
-    return callable(getattr(provider, "add_span_processor", None))
-
-
 def _check_provider(provider: Any) -> None:
-    if provider is not None and not _can_take(provider):
+    if provider is not None and not can_take(provider):
         msg = f"tracer_provider must have add_span_processor(), {provider!r} does not"
         raise SettingsError(msg)
 
@@ -374,17 +371,6 @@ def _check_exporter(exporter: Any) -> None:
     if exporter is not None and not isinstance(exporter, Exporter):
         msg = f"exporter must have export(), force_flush() and shutdown(), {exporter!r} does not"
         raise SettingsError(msg)
-
-
-def _remove(provider: Any, multi_name: str, tuple_name: str, processor: object) -> None:
-    """Take a processor out of its provider. OTel has no public way; without one, it stays
-    detached."""
-    multi = getattr(provider, multi_name, None)
-    lock = getattr(multi, "_lock", None)
-    if isinstance(getattr(multi, tuple_name, None), tuple) and lock is not None:
-        with lock:
-            kept = tuple(one for one in getattr(multi, tuple_name) if one is not processor)
-            setattr(multi, tuple_name, kept)
 
 
 def instrument(**kwargs: Any) -> None:
