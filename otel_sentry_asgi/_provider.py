@@ -1,5 +1,4 @@
-"""The application's providers: what they take, taking it back, and flushing them without waiting any
-longer than we may."""
+"""The application's providers: what they take and give back, and flushing them in bounded time."""
 
 from __future__ import annotations
 
