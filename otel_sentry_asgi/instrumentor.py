@@ -269,8 +269,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         else:
             self._wrap(sdk, "_run_app", self._in_place_of_sdk)
 
-        for transport in sentry.sdk_transports():
-            self._wrap(transport, "_send_request", _without_spans)
+        for transport, method in sentry.sdk_uploads():
+            self._wrap(transport, method, _without_spans)
 
     def _wrap_otel(self, module: Any) -> None:
         self._wrap(getattr(module, _LAYERS[module.__name__]), "__call__", self._around_otel)
