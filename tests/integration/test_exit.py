@@ -12,6 +12,7 @@ import pytest
 
 from tests.support._process import ChildProcess, accepts, spawn
 from tests.support.otlp import OtlpReceiver
+from tests.support.scenario import scenario
 from tests.support.slow import SlowSentry
 
 pytestmark = pytest.mark.slow
@@ -120,6 +121,29 @@ def test_a_sentry_that_hangs_holds_up_the_exit_once(server: str) -> None:
             took = time.monotonic() - begun
 
     assert took < 2 + 2.5, "the timeout and what the server itself takes on a busy machine"
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_process_that_ends_waits_once_for_a_sentry_that_hangs(rate: float) -> None:
+    """The provider's shutdown, ours, and the client's own; errors wait in the client's transport,
+    which does not say that it has waited in vain."""
+    with SlowSentry(None) as sentry:
+        facts = scenario(
+            f"""
+import time
+from opentelemetry.sdk.trace import TracerProvider
+sentry_sdk.init(dsn={sentry.dsn!r}, traces_sample_rate={rate})
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+with trace.get_tracer("x").start_as_current_span("a"):
+    sentry_sdk.capture_message("hello")
+report(at=time.time(), options=sentry_sdk.get_client().options["shutdown_timeout"])
+"""
+        )
+        took = time.time() - facts["at"]
+
+    assert facts["options"] == 2
+    assert 2 <= took < 2 + 1.5, "the timeout, and what ending takes on a busy machine"
 
 
 @pytest.mark.parametrize("asked", [True, False])
