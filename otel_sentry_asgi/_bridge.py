@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -87,6 +88,7 @@ class Bridge:
         self._ledger.on_kept = self.sessions.on_first = self.pipeline.wake
         self._warned = False
         self._at_exit = False
+        self._in_children = False
         self._closed_at = -ONE_EXIT
         self._waited = 0.0
 
@@ -218,6 +220,8 @@ class Bridge:
 
     def begin_in_child(self) -> None:
         """After a fork: begin with nothing."""
+        if self._at_exit:
+            self._flush_in_children()
         with contained("fork"):
             sentry.begin_in_child()
         self.stats.clear()
@@ -246,11 +250,29 @@ class Bridge:
         """Registered late, so that it runs before the exit handler of a client made before."""
         self._at_exit = True
         atexit.register(self._exit)
+        self._flush_in_children()
+
+    def _flush_in_children(self) -> None:
+        """Children that multiprocessing forks end without exit handlers, but for its own. It clears
+        those that are registered before it begins with a child."""
+        if "multiprocessing.util" in sys.modules and not self._in_children:
+            from multiprocessing import parent_process, util
+
+            self._in_children = True
+            util.register_after_fork(self, _flush_in_child)
+            if parent_process() is not None:
+                _flush_in_child(self)
 
     def _exit(self) -> None:
         with contained("exit"):
             if not self.close():
                 sentry.shorten_exit(self._waited)
+
+
+def _flush_in_child(bridge: Bridge) -> None:
+    from multiprocessing.util import Finalize
+
+    Finalize(None, bridge._exit, exitpriority=0)
 
 
 def _without_finished(previous: Previous) -> Previous:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any
@@ -12,9 +14,17 @@ from otel_sentry_asgi._guard import contained
 
 Message = MutableMapping[str, Any]
 
+logger = logging.getLogger("otel_sentry_asgi")
+
+MARK = "otel_sentry_asgi"
+"""The key in the ASGI scope that says a layer of ours is already at work."""
+
 _FAILED = frozenset({"lifespan.startup.failed", "lifespan.shutdown.failed"})
 _OVER = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 _MECHANISM = "auto.lifespan.otel.asgi"
+
+_REFUSAL = re.compile(r"\blifespan\b|\bhttp scope\b", re.IGNORECASE)
+"""In the messages of those that take requests only: Django, Channels, asgiref's `WsgiToAsgi`."""
 
 
 class Lifespan:
@@ -23,24 +33,30 @@ class Lifespan:
 
     Frameworks send the traceback as text in `lifespan.startup.failed`, which servers log, and
     then raise. An application that raises before it asks for an event just does not support
-    lifespans.
+    lifespans. Servers then say nothing of the end of the process either, so where it returned, or
+    raised because of the scope's type, `go_on` supports them in its place.
     """
 
     def __init__(
         self,
         bridge: Bridge,
+        scope: MutableMapping[str, Any],
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         self._bridge = bridge
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._supported = False
+        self._ready = False
+        self._refusal = "it returned"
         self._failure: str | None = None
 
     def __enter__(self) -> Lifespan:
         with contained("lifespan"):
-            self._bridge.is_ready()
+            self._ready = self._bridge.is_ready()
+            self._scope[MARK] = True
         return self
 
     def __exit__(
@@ -48,21 +64,33 @@ class Lifespan:
         _kind: type[BaseException] | None,
         error: BaseException | None,
         _traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         with contained("lifespan"):
-            if error is not None and not (self._supported and is_error(error)):
-                return
-            if error is not None or self._failure is not None:
+            self._scope.pop(MARK, None)
+            if error is not None and not self._supported:
+                self._refusal = repr(error)
+                return self._ready and _is_refusal(error)
+            if self._failure is not None if error is None else is_error(error):
                 self._bridge.issues.failed(error, self._failure or "", _MECHANISM)
+        return False
+
+    async def go_on(self) -> None:
+        """Start up and shut down for an application that does neither."""
+        if self._ready and not self._supported:
+            text = "the application has no lifespan (%s); it is given one, to flush at its end"
+            logger.info(text, self._refusal)
+            for step in ("startup", "shutdown"):
+                await self.receive()
+                await self.send({"type": f"lifespan.{step}.complete"})
 
     async def receive(self) -> Message:
         """The server's `receive`."""
-        message = await self._receive()
         self._supported = True
-        return message
+        return await self._receive()
 
     async def send(self, message: Message) -> None:
         """The server's `send`."""
+        self._supported = True
         if message["type"] in _FAILED:
             self._failure = str(message.get("message") or message["type"])
             self._bridge.issues.lifespan_fails()
@@ -72,3 +100,11 @@ class Lifespan:
             with contained("lifespan"):
                 self._bridge.end()
         await self._send(message)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the exception is about the scope's type. Any other may be a start-up that failed, for
+    which uvicorn and gunicorn end if they are told to insist on the lifespan."""
+    if isinstance(error, (AssertionError, NotImplementedError)) and not str(error):
+        return True
+    return isinstance(error, Exception) and _REFUSAL.search(str(error)) is not None

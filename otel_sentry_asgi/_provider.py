@@ -1,4 +1,4 @@
-"""Flushing the application's tracer provider without waiting for it any longer than we may."""
+"""The application's providers: what they take and give back, and flushing them in bounded time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from typing import Any
 from opentelemetry import trace
 
 from otel_sentry_asgi._guard import contained
+
+
+def can_take(provider: Any) -> bool:
+    """Whether span processors can be added to it."""
+    return callable(getattr(provider, "add_span_processor", None))
+
+
+def remove(provider: Any, multi_name: str, tuple_name: str, processor: object) -> None:
+    """Take a processor out of its provider. OTel has no public way; without one, it stays
+    detached."""
+    multi = getattr(provider, multi_name, None)
+    lock = getattr(multi, "_lock", None)
+    if isinstance(getattr(multi, tuple_name, None), tuple) and lock is not None:
+        with lock:
+            kept = tuple(one for one in getattr(multi, tuple_name) if one is not processor)
+            setattr(multi, tuple_name, kept)
 
 
 class Flush:

@@ -33,6 +33,7 @@ from otel_sentry_asgi._active import active, obtain, release
 from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._metrics import observe
+from otel_sentry_asgi._provider import can_take, remove
 from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi._traffic import otlp_endpoints
 from otel_sentry_asgi.export import Exporter
@@ -55,6 +56,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """OTel's way to the same as `instrument()`; one for a process."""
 
     _processor: SentrySpanProcessor | None = None
+    _left: tuple[SentrySpanProcessor, ...] = ()
+    """Processors that their provider has shut down; spans that it had started may still end."""
     _log_processor: SentryLogRecordProcessor | None = None
     _provider: Any = None
     _logger_provider: Any = None
@@ -115,7 +118,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._processor = SentrySpanProcessor()
         self._log_processor = SentryLogRecordProcessor()
         self._wrapped = []
-        if provider is None and create_provider and not _can_take(trace.get_tracer_provider()):
+        if provider is None and create_provider and not can_take(trace.get_tracer_provider()):
             provider = TracerProvider()
             trace.set_tracer_provider(provider)
         self._attach(provider)
@@ -138,13 +141,16 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if bridge is not None:
             bridge.retire()
         processor, self._processor = self._processor, None
+        for one in self._left:
+            one.detach()
+        self._left = ()
         log_processor, self._log_processor = self._log_processor, None
         if processor is not None:
             processor.detach()
-            _remove(self._provider, "_active_span_processor", "_span_processors", processor)
+            remove(self._provider, "_active_span_processor", "_span_processors", processor)
         if log_processor is not None:
             log_processor.detach()
-            _remove(
+            remove(
                 self._logger_provider,
                 "_multi_log_record_processor",
                 "_log_record_processors",
@@ -193,13 +199,22 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if self._provider is not None or self._processor is None:
             return
         provider = provider if provider is not None else trace.get_tracer_provider()
-        if _can_take(provider):
+        if can_take(provider):
             self._provider = provider
             bridge = active()
             if bridge is not None:
                 bridge.provider = provider
             self._processor.joins(provider)
+            self._processor.on_shutdown = self._after_shutdown
             provider.add_span_processor(self._processor)
+
+    def _after_shutdown(self) -> None:
+        """What only stands for a provider may have another behind it by now (a second
+        `logfire.configure()`): joined again with what comes next. By another processor of ours, of
+        which a provider that is still the same minds no more than one."""
+        if self._processor is not None and not isinstance(self._provider, TracerProvider):
+            self._left = (*self._left, self._processor)
+            self._processor, self._provider = SentrySpanProcessor(), None
 
     def _attach_to_logs(self, provider: Any = None) -> None:
         """Join the logger provider, as soon as there is one that takes processors."""
@@ -258,8 +273,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         else:
             self._wrap(sdk, "_run_app", self._in_place_of_sdk)
 
-        for transport in sentry.sdk_transports():
-            self._wrap(transport, "_send_request", _without_spans)
+        for transport, method in sentry.sdk_uploads():
+            self._wrap(transport, method, _without_spans)
 
     def _wrap_otel(self, module: Any) -> None:
         self._wrap(getattr(module, _LAYERS[module.__name__]), "__call__", self._around_otel)
@@ -350,12 +365,8 @@ def _single(double: Any) -> App:
     return app
 
 
-def _can_take(provider: Any) -> bool:
-    return callable(getattr(provider, "add_span_processor", None))
-
-
 def _check_provider(provider: Any) -> None:
-    if provider is not None and not _can_take(provider):
+    if provider is not None and not can_take(provider):
         msg = f"tracer_provider must have add_span_processor(), {provider!r} does not"
         raise SettingsError(msg)
 
@@ -364,17 +375,6 @@ def _check_exporter(exporter: Any) -> None:
     if exporter is not None and not isinstance(exporter, Exporter):
         msg = f"exporter must have export(), force_flush() and shutdown(), {exporter!r} does not"
         raise SettingsError(msg)
-
-
-def _remove(provider: Any, multi_name: str, tuple_name: str, processor: object) -> None:
-    """Take a processor out of its provider. OTel has no public way; without one, it stays
-    detached."""
-    multi = getattr(provider, multi_name, None)
-    lock = getattr(multi, "_lock", None)
-    if isinstance(getattr(multi, tuple_name, None), tuple) and lock is not None:
-        with lock:
-            kept = tuple(one for one in getattr(multi, tuple_name) if one is not processor)
-            setattr(multi, tuple_name, kept)
 
 
 def instrument(**kwargs: Any) -> None:

@@ -22,7 +22,7 @@ from otel_sentry_asgi._bodies import body_of
 from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._errors import is_cancelled
 from otel_sentry_asgi._guard import contained
-from otel_sentry_asgi._lifespan import Lifespan
+from otel_sentry_asgi._lifespan import MARK, Lifespan
 from otel_sentry_asgi._profiles import stop
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._translate.request import is_event_stream, merged_headers
@@ -32,9 +32,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-MARK = "otel_sentry_asgi"
-"""The key in the ASGI scope that says a layer of ours is already at work."""
 
 _MECHANISMS = {"http": "auto.http.otel.asgi", "websocket": "auto.websocket.otel.asgi"}
 
@@ -64,14 +61,15 @@ class SentryMiddleware:
 async def run(bridge: Bridge, app: App, scope: Scope, receive: Receive, send: Send) -> None:
     """Run *app* for one ASGI scope as a request of *bridge*."""
     __traceback_hide__ = True
-    if scope["type"] == "lifespan":
-        with Lifespan(bridge, receive, send) as lifespan:
-            await app(scope, lifespan.receive, lifespan.send)
-    elif scope["type"] not in _MECHANISMS or MARK in scope:
-        await app(scope, receive, send)
-    else:
+    if scope["type"] in _MECHANISMS and MARK not in scope:
         with _Request(bridge, scope, receive, send) as request:
             await app(scope, request.receive, request.send)
+    elif scope["type"] == "lifespan" and MARK not in scope:
+        with Lifespan(bridge, scope, receive, send) as lifespan:
+            await app(scope, lifespan.receive, lifespan.send)
+        await lifespan.go_on()
+    else:
+        await app(scope, receive, send)
 
 
 class _Request:

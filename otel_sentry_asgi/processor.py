@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -40,6 +41,8 @@ class SentrySpanProcessor(SpanProcessor):
         self._recorder = self._record
         """The bound method, made once: what every span gets is bound to it."""
         self._resource: object = None
+        self.on_shutdown: Callable[[], None] | None = None
+        """Called when the provider has shut the processor down."""
 
     def joins(self, provider: Any) -> None:
         """The processor is about to be added to *provider*: from now on `SentrySpanExporter` leaves
@@ -97,6 +100,8 @@ class SentrySpanProcessor(SpanProcessor):
         if not self._detached:
             with contained("shutdown"):
                 self._bridge.close()
+                if self.on_shutdown is not None:
+                    self.on_shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Send every segment whose root has ended; False if that took longer than

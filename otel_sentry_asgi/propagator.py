@@ -8,11 +8,12 @@ client span that is current: instrumentations start it before they inject.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
@@ -48,6 +49,8 @@ from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
 from otel_sentry_asgi.sampler import SentrySampler
 from otel_sentry_asgi.sampling import Decision, is_kept, rate_of
 
+logger = logging.getLogger("otel_sentry_asgi")
+
 SENTRY_TRACE = "sentry-trace"
 BAGGAGE = "baggage"
 
@@ -60,14 +63,16 @@ class SentryPropagator(TextMapPropagator):
     """Continues traces from Sentry's SDKs, and lets them continue ours.
 
     `instrument()` adds it beside the propagator that is there. By hand it is one of
-    `OTEL_PROPAGATORS=tracecontext,baggage,sentry`, the last, so that OTel's baggage propagator does
-    not overwrite what it has added. Without a Sentry client it does nothing. Never raises.
+    `OTEL_PROPAGATORS=tracecontext,baggage,sentry_asgi`, the last, so that OTel's baggage propagator
+    does not overwrite what it has added; if it does, the log says so. Without a Sentry client it
+    does nothing. Never raises.
 
     *incoming_trace* is the setting of that name, by default that of `instrument()`.
     """
 
     def __init__(self, incoming_trace: str | None = None) -> None:
         self._incoming_trace = incoming_trace
+        self._has_looked = False
         self.detached = False
 
     def extract(
@@ -105,6 +110,7 @@ class SentryPropagator(TextMapPropagator):
                     header, members = outgoing
                     setter.set(carrier, SENTRY_TRACE, header)
                     if members:
+                        self._look_behind()
                         key, existing = _existing_baggage(carrier, context)
                         setter.set(carrier, key, merge_baggage(existing, members))
 
@@ -112,6 +118,18 @@ class SentryPropagator(TextMapPropagator):
     def fields(self) -> set[str]:
         """The names of the headers that `inject` writes."""
         return {SENTRY_TRACE, BAGGAGE}
+
+    def _look_behind(self) -> None:
+        """Say it if what is written here is overwritten: propagators do not know of each other."""
+        if not self._has_looked:
+            self._has_looked = True
+            overwriting = overwriting_ours()
+            if overwriting:
+                logger.warning(
+                    "%s comes behind SentryPropagator and overwrites its part of `baggage`: put "
+                    "`sentry_asgi` last in OTEL_PROPAGATORS, or call instrument()",
+                    overwriting,
+                )
 
     def _continue(
         self, incoming: SentryTrace, members: dict[str, str], context: Context
@@ -258,9 +276,39 @@ def trace_propagation_meta() -> str:
 
 
 def join(existing: TextMapPropagator) -> tuple[TextMapPropagator, SentryPropagator | None]:
-    """*existing* with ours behind it, and ours; as it is where ours is the last already."""
-    members = getattr(existing, "_propagators", None) or (existing,)
-    if isinstance(members[-1], SentryPropagator):
-        return existing, None
+    """*existing* with ours behind it, and ours; as it is where ours is the last already.
+
+    sentry-sdk's own is left out. `OTEL_PROPAGATORS=...,sentry` may mean either of the two; that one
+    lets its trace win over W3C's, and injects nothing without sentry-sdk's own span processor.
+    """
+    members = members_of(existing)
+    kept = [one for one in members if not is_sdks(one)]
+    if len(kept) == len(members):
+        if members and isinstance(members[-1], SentryPropagator):
+            return existing, None
+        kept = [existing]
     ours = SentryPropagator()
-    return CompositePropagator([existing, ours]), ours
+    return CompositePropagator([*kept, ours]), ours
+
+
+def members_of(propagator: Any) -> list[TextMapPropagator]:
+    """The propagators that it is made of, in their order."""
+    inner = getattr(propagator, "_propagators", None)
+    return [propagator] if inner is None else [one for each in inner for one in members_of(each)]
+
+
+def is_sdks(propagator: object) -> bool:
+    """Whether it is the one that sentry-sdk calls `sentry`."""
+    kind = type(propagator)
+    return kind.__module__ == "sentry_sdk.integrations.opentelemetry.propagator"
+
+
+def overwriting_ours() -> str | None:
+    """The class of the global propagator that writes `baggage` behind the last of ours, if any."""
+    found: str | None = None
+    for one in reversed(members_of(propagate.get_global_textmap())):
+        if isinstance(one, SentryPropagator) and not one.detached:
+            return found
+        if BAGGAGE in one.fields:
+            found = type(one).__name__
+    return None

@@ -471,10 +471,14 @@ def sdk_asgi_middleware() -> type | None:
     return SentryAsgiMiddleware if hasattr(SentryAsgiMiddleware, "_run_app") else None
 
 
-def sdk_transports() -> list[type]:
-    """sentry-sdk's transports whose `_send_request` makes the upload, where 2.x has it."""
-    from sentry_sdk import transport
+def sdk_uploads() -> list[tuple[type, str]]:
+    """The methods of sentry-sdk's that make an upload, as class and name, where 2.x has them."""
+    from sentry_sdk import spotlight, transport
 
-    names = ("BaseHttpTransport", "AsyncHttpTransport")
-    found = (getattr(transport, name, None) for name in names)
-    return [one for one in found if one is not None and "_send_request" in vars(one)]
+    methods = (
+        (transport, "BaseHttpTransport", "_send_request"),
+        (transport, "AsyncHttpTransport", "_send_request"),
+        (spotlight, "SpotlightClient", "capture_envelope"),
+    )
+    found = ((getattr(module, kind, None), method) for module, kind, method in methods)
+    return [(one, method) for one, method in found if one is not None and method in vars(one)]

@@ -1,12 +1,14 @@
 """A failed start-up or shutdown is one error, however application and server tell of it."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from otel_sentry_asgi._lifespan import Lifespan
+from otel_sentry_asgi._lifespan import MARK
+from otel_sentry_asgi.middleware import run as run_layer
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -17,13 +19,14 @@ App = Callable[[Receive, Send], Awaitable[None]]
 class FakeBridge:
     """Stands in for bridge and issues, and notes what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: bool = True) -> None:
         self.issues = self
+        self.ready = ready
         self.calls: list[Any] = []
 
     def is_ready(self) -> bool:
         self.calls.append("is_ready")
-        return True
+        return self.ready
 
     def lifespan_fails(self) -> None:
         self.calls.append("lifespan_fails")
@@ -49,10 +52,11 @@ class Broken(FakeBridge):
         raise ValueError("ours")
 
 
-def run(app: App, bridge: FakeBridge) -> list[Message]:
-    """Run *app* for a lifespan; return what it sent, and raise what it raised."""
+def run(app: App, bridge: FakeBridge, layers: int = 1) -> list[Message]:
+    """Run *app* for a lifespan; return what the server was sent, and raise what it was raised."""
     events = iter(["lifespan.startup", "lifespan.shutdown"])
     sent: list[Message] = []
+    scope: dict[str, Any] = {"type": "lifespan"}
 
     async def receive() -> Message:
         return {"type": next(events)}
@@ -60,12 +64,23 @@ def run(app: App, bridge: FakeBridge) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    async def main() -> None:
-        with Lifespan(bridge, receive, send) as lifespan:  # type: ignore[arg-type]
-            await app(lifespan.receive, lifespan.send)
-
-    asyncio.run(main())
+    layered = functools.reduce(lambda inner, _: wrapped(inner, bridge), range(layers), plain(app))
+    try:
+        asyncio.run(layered(scope, receive, send))
+    finally:
+        assert MARK not in scope
     return sent
+
+
+def plain(app: App) -> Any:
+    async def of_scope(_scope: Any, receive: Receive, send: Send) -> None:
+        await app(receive, send)
+
+    return of_scope
+
+
+def wrapped(app: Any, bridge: Any) -> Any:
+    return functools.partial(run_layer, bridge, app)
 
 
 def of_errors(bridge: FakeBridge) -> list[Any]:
@@ -155,16 +170,96 @@ def test_the_server_hears_of_a_failure_after_us() -> None:
     assert "lifespan_fails" in bridge.calls
 
 
-def test_an_application_without_lifespan_support_makes_no_error() -> None:
-    """It raises before it asks for an event, as the ASGI specification has it."""
-    bridge = FakeBridge()
+REFUSALS = [
+    None,
+    ValueError("Django can only handle ASGI/HTTP connections, not lifespan."),
+    ValueError("No application configured for scope type 'lifespan'"),
+    ValueError("WSGI wrapper received a non-HTTP scope"),
+    AssertionError(),
+    NotImplementedError(),
+]
+FAILURES = [
+    TypeError("__init__() got an unexpected keyword argument 'allow'"),
+    KeyError("DATABASE_URL"),
+    AssertionError("no database"),
+    asyncio.CancelledError(),
+    SystemExit(3),
+]
+
+
+def raising(error: BaseException | None) -> App:
+    """An application that returns or raises before it asks for an event."""
 
     async def app(_receive: Receive, _send: Send) -> None:
-        raise TypeError("http only")
+        if error is not None:
+            raise error
 
-    with pytest.raises(TypeError):
-        run(app, bridge)
+    return app
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("refusal", REFUSALS, ids=repr)
+def test_an_application_without_a_lifespan_is_given_one(
+    refusal: BaseException | None, layers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that the server tells of the end of the process; which is no error, and flushes once."""
+    bridge = FakeBridge()
+    caplog.set_level("INFO", "otel_sentry_asgi")
+
+    assert run(raising(refusal), bridge, layers) == [
+        {"type": "lifespan.startup.complete"},
+        {"type": "lifespan.shutdown.complete"},
+    ]
+    assert bridge.calls == ["is_ready", "end"]
+    (message,) = caplog.messages
+    assert (repr(refusal) if refusal else "it returned") in message
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+def test_what_may_be_a_failed_start_up_passes_as_it_is(failure: BaseException) -> None:
+    """Servers that are told to insist on the lifespan end for it. No error: it may also be that the
+    application does not support lifespans."""
+    bridge = FakeBridge()
+
+    with pytest.raises(type(failure)) as caught:
+        run(raising(failure), bridge)
+    assert caught.value is failure
     assert of_errors(bridge) == []
+    assert "end" not in bridge.calls
+
+
+@pytest.mark.parametrize("refusal", [one for one in REFUSALS if one], ids=repr)
+def test_after_the_first_event_it_is_a_failure_whatever_it_says(refusal: BaseException) -> None:
+    async def app(receive: Receive, _send: Send) -> None:
+        await receive()
+        raise refusal
+
+    bridge = FakeBridge()
+    with pytest.raises(type(refusal)) as caught:
+        run(app, bridge)
+    assert caught.value is refusal
+    assert of_errors(bridge) == [(refusal, "")]
+
+
+def test_an_application_that_has_told_of_its_start_up_has_a_lifespan() -> None:
+    async def app(receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "no lifespan today"})
+        raise ValueError("no lifespan today")
+
+    bridge = FakeBridge()
+    with pytest.raises(ValueError, match="today"):
+        run(app, bridge)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS[:2], ids=repr)
+def test_without_a_client_an_application_is_given_nothing(refusal: BaseException | None) -> None:
+    bridge = FakeBridge(ready=False)
+    if refusal is None:
+        assert run(raising(refusal), bridge) == []
+    else:
+        with pytest.raises(type(refusal)):
+            run(raising(refusal), bridge)
+    assert bridge.calls == ["is_ready"]
 
 
 def test_a_cancelled_lifespan_is_no_error() -> None:

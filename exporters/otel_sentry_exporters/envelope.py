@@ -22,6 +22,7 @@ from otel_sentry_exporters._http import Connection
 from otel_sentry_exporters._json import encode
 from otel_sentry_exporters._prepare import prepare
 from otel_sentry_exporters._target import to_target
+from otel_sentry_exporters.sdk import flush_client
 
 if TYPE_CHECKING:
     from otel_sentry_asgi.export import Clean, Exporter, Origin, Transaction
@@ -70,17 +71,16 @@ class EnvelopeExporter:
                 route.delivery.wake()
 
     def force_flush(self, timeout: float) -> bool:
-        """Wait until all is delivered or counted as lost, here and in the client's own transport.
-        False if that took longer than *timeout* seconds, as far as sentry-sdk tells."""
+        """Wait until all is delivered or counted as lost, here and in the client's own transport
+        (see `sdk.flush_client`). False if that took longer than *timeout* seconds."""
         until = time.monotonic() + timeout
         # Sets sessions and the like on their way while we wait for ours.
-        sentry_sdk.flush(timeout=min(_MOMENT, timeout))
+        flush_client(min(_MOMENT, timeout))
         done = True
         for route in self._known_routes():
             if route.delivery is not None:
                 done = route.delivery.flush(max(0.0, until - time.monotonic())) and done
-        sentry_sdk.flush(timeout=max(0.0, until - time.monotonic()))
-        return done
+        return flush_client(max(0.0, until - time.monotonic())) and done
 
     def shutdown(self) -> None:
         """Close the connections. The client belongs to the application and stays as it is."""

@@ -35,14 +35,26 @@ class SdkExporter:
             sentry_sdk.capture_event(event)
 
     def force_flush(self, timeout: float) -> bool:
-        """Wait for the client's transport. sentry-sdk does not tell whether it got done, but it
-        takes the whole time only if it did not."""
-        until = time.monotonic() + timeout
-        sentry_sdk.flush(timeout=timeout)
-        return time.monotonic() < until
+        """Wait for the client's transport, see `flush_client`."""
+        return flush_client(timeout)
 
     def shutdown(self) -> None:
         """Nothing: the client belongs to the application."""
+
+
+def flush_client(timeout: float) -> bool:
+    """Wait until the client's own transport has delivered what it has, for at most *timeout*
+    seconds; whether it got done.
+
+    sentry-sdk does not tell, but it takes the whole time only if it did not. Its asynchronous
+    transport cannot be waited for from here: the loop that it needs may be the one that waits.
+    """
+    asynchronous = getattr(sentry_sdk.transport, "AsyncHttpTransport", ())
+    if isinstance(getattr(sentry_sdk.get_client(), "transport", None), asynchronous):
+        return False
+    until = time.monotonic() + timeout
+    sentry_sdk.flush(timeout=timeout)
+    return time.monotonic() < until
 
 
 if TYPE_CHECKING:

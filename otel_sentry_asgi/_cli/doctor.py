@@ -18,13 +18,15 @@ from importlib.metadata import distributions, version
 from typing import Any, Final
 
 import sentry_sdk
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 
 import otel_sentry_asgi
 from otel_sentry_asgi import _active, sentry
+from otel_sentry_asgi._cli import links
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi.instrumentor import SentryInstrumentor
 from otel_sentry_asgi.processor import SentrySpanProcessor
+from otel_sentry_asgi.propagator import is_sdks, members_of, overwriting_ours
 
 PACKAGES: Final = (
     *("otel-sentry-asgi", "sentry-sdk", "opentelemetry-api", "opentelemetry-sdk"),
@@ -78,6 +80,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding(", ".join([f"Python {sys.version.split()[0]}", *_versions()]))
     yield from _client()
     yield from _provider(environ)
+    yield from _propagation()
     yield from _instrumentations(environ)
     yield from _settings(environ)
     counts = otel_sentry_asgi.stats()
@@ -151,6 +154,17 @@ def _provider(environ: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
+def _propagation() -> Iterator[Finding]:
+    members = members_of(propagate.get_global_textmap())
+    names = ", ".join(type(one).__name__ for one in members)
+    advice = ""
+    if any(map(is_sdks, members)):
+        advice = "`sentry` in OTEL_PROPAGATORS is sentry-sdk's own here: name `sentry_asgi`"
+    elif overwriting_ours():
+        advice = "put `sentry_asgi` last in OTEL_PROPAGATORS"
+    yield Finding(f"propagators: {names or 'none'}", advice)
+
+
 def _instrumentations(environ: Mapping[str, str]) -> Iterator[Finding]:
     wrapped = SentryInstrumentor().wrapped_layers()
     yield Finding(f"bridged: {', '.join(wrapped) or 'by hand only'}")
@@ -214,7 +228,7 @@ def _listening(complaints: logging.Handler) -> Iterator[None]:
 
 
 def send_test() -> Iterator[Finding]:
-    """Send a transaction with an error, and say by which ids they are found."""
+    """Send a transaction with an error, and say by which ids and links they are found."""
     bridge = _active.active()
     if bridge is None or not bridge.is_ready():
         yield Finding("test: nothing sent", "see above")
@@ -244,10 +258,16 @@ def _send() -> Iterator[Finding]:
     with trace.get_tracer("otel_sentry_asgi.doctor").start_as_current_span("doctor") as span:
         context = span.get_span_context()
         event_id = sentry_sdk.capture_exception(DoctorsTest("this is a test"))
+    dsn = sentry_sdk.get_client().dsn
     if context.is_valid:
+        trace_id = f"{context.trace_id:032x}"
         sampled = "" if context.trace_flags.sampled else ", which OpenTelemetry does not sample"
-        yield Finding(f"test transaction `doctor`: trace {context.trace_id:032x}{sampled}")
+        yield Finding(f"test transaction `doctor`: trace {trace_id}{sampled}")
+        if dsn:
+            yield Finding(f"  {links.to_trace(dsn, trace_id)}")
     yield Finding(f"test error DoctorsTest: event {event_id}; search for it, or for the trace")
+    if dsn and event_id:
+        yield Finding(f"  {links.to_error(dsn, event_id)}")
 
 
 def _print(findings: list[Finding]) -> None:

@@ -39,11 +39,15 @@ def django() -> Any:
     async def missing(request: HttpRequest) -> HttpResponse:
         raise Http404
 
+    async def ready(request: HttpRequest, number: int) -> HttpResponse:
+        return HttpResponse()
+
     class Urls:
         urlpatterns = (
             path("boom/<int:number>", boom),
             path("sync/<int:number>", sync_boom),
             path("missing", missing),
+            path("r<int:number>", ready),
         )
 
     settings.configure(ROOT_URLCONF=Urls, ALLOWED_HOSTS=["*"], SECRET_KEY="x")

@@ -1,4 +1,5 @@
-"""A plain application for servers that run in processes of their own."""
+"""A plain application, or with `FRAMEWORK` that framework's, for servers that run in processes of
+their own."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import otel_sentry_asgi
+from tests.integration.frameworks import FRAMEWORKS
 
 sentry_sdk.init(
     traces_sample_rate=1.0,
@@ -37,7 +39,8 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/boom":
         raise ValueError("boom")
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
 
 
-app = OpenTelemetryMiddleware(plain)
+framework = os.environ.get("FRAMEWORK")
+app = OpenTelemetryMiddleware(FRAMEWORKS[framework]() if framework else plain)

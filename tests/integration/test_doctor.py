@@ -44,6 +44,8 @@ def test_a_set_up_that_works(kent: Kent, app: tuple[str, ...]) -> None:
     (transaction,), (error,) = kent.transactions(), kent.errors()
     assert f"trace {transaction.body['contexts']['trace']['trace_id']}" in printed
     assert f"event {error.body['event_id']}" in printed
+    assert f"/issues/?project=1&query={error.body['event_id']}\n" in printed
+    assert f"/trace/{transaction.body['contexts']['trace']['trace_id']}/\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,13 @@ def test_a_set_up_that_works(kent: Kent, app: tuple[str, ...]) -> None:
         ({"OTEL_SENTRY_LINGR": "1"}, "OTEL_SENTRY_LINGR is no setting"),
         ({"SENTRY_TRACES_SAMPLE_RATE": "0"}, "set traces_sample_rate to more than 0"),
         ({"OTEL_TRACES_SAMPLER": "always_off"}, "the test transaction was not sent"),
+        (
+            {
+                "OTEL_PROPAGATORS": "tracecontext,sentry_asgi,baggage",
+                "OTEL_SENTRY_PROPAGATE": "false",
+            },
+            "put `sentry_asgi` last in OTEL_PROPAGATORS",
+        ),
         ({"SENTRY_DSN": "http://public@127.0.0.1:9/1"}, "sending failed"),
     ],
 )

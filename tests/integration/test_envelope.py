@@ -1,5 +1,6 @@
 """The default exporter with a real client, and Sentry as it may be: near, far, failing, gone."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 import sentry_sdk
+from sentry_sdk.integrations.asyncio import AsyncioIntegration
 from sentry_sdk.scope import Scope
 from sentry_sdk.transport import Transport
 
@@ -20,6 +22,7 @@ from otel_sentry_asgi import _active
 from otel_sentry_asgi.export import Clean, Origin
 from otel_sentry_exporters import envelope
 from otel_sentry_exporters.envelope import MAX_CLIENTS, EnvelopeExporter
+from otel_sentry_exporters.sdk import SdkExporter
 from tests.support.by_hand import made_profile
 from tests.support.raw import reset
 from tests.support.sentry import OK, FakeSentry, Item, serve_sentry, status
@@ -337,6 +340,48 @@ def test_a_hanging_server_holds_up_nobody_and_flush_keeps_its_deadline(
     let_go.set()
     assert exporter.force_flush(LONG)
     assert len(ids_of(sentry)) == 200
+
+
+@pytest.mark.parametrize("kind", [EnvelopeExporter, SdkExporter])
+def test_a_flush_is_not_done_before_the_clients_own_events_are(
+    sentry: FakeSentry, kind: type[EnvelopeExporter | SdkExporter]
+) -> None:
+    """Errors go through the client's transport, which does not tell."""
+    let_go = threading.Event()
+    sentry.answer = lambda *_: (let_go.wait(LONG) and OK) or OK
+    init(sentry.dsn)
+    exporter = kind()
+    sentry_sdk.capture_message("hello")
+    begin = time.monotonic()
+    assert not exporter.force_flush(0.3)
+    assert 0.3 <= time.monotonic() - begin < 2.0
+    let_go.set()
+    assert exporter.force_flush(LONG)
+    assert len(sentry.of_type("event")) == 1
+    exporter.shutdown()
+
+
+@pytest.mark.parametrize("kind", [EnvelopeExporter, SdkExporter])
+def test_the_asynchronous_transport_cannot_be_waited_for(
+    sentry: FakeSentry, kind: type[EnvelopeExporter | SdkExporter]
+) -> None:
+    """Its loop may be the one that waits; sentry-sdk warns of the attempt. What is sent arrives."""
+    exporter = kind()
+
+    async def main() -> None:
+        client = init(
+            sentry.dsn,
+            integrations=[AsyncioIntegration()],
+            _experiments={"transport_async": True},
+        )
+        assert type(client.transport).__name__ == "AsyncHttpTransport"
+        exporter.export(transaction(), NOWHERE)
+        assert not exporter.force_flush(LONG)
+        await client.close_async(LONG)
+
+    asyncio.run(main())
+    assert len(ids_of(sentry)) == 1
+    exporter.shutdown()
 
 
 def test_shutdown_reports_what_waits_and_leaves_nothing_behind(sentry: FakeSentry) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support._process import ChildProcess, accepts, spawn
 from tests.support.otlp import OtlpReceiver
+from tests.support.scenario import scenario
 from tests.support.slow import SlowSentry
 
 pytestmark = pytest.mark.slow
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 HOST = "127.0.0.1"
 SERVERS = {
     "uvicorn": ["uvicorn", "--host", HOST, "--port", "{port}"],
+    "uvicorn-workers": ["uvicorn", "--workers", "2", "--host", HOST, "--port", "{port}"],
     "gunicorn": ["gunicorn", "-w", "2", "-k", "asgi", "-b", f"{HOST}:{{port}}"],
     "gunicorn-uvicorn": [
         *("gunicorn", "-w", "2", "-k", "uvicorn.workers.UvicornWorker"),
@@ -43,8 +45,8 @@ def start(server: str, **variables: str) -> tuple[ChildProcess, str]:
     return child, f"http://{HOST}:{port}"
 
 
-def ask(url: str, count: int) -> None:
-    """*count* requests, all of which are answered."""
+def ask(url: str, count: int) -> set[str]:
+    """*count* requests, all of which are answered; what with."""
 
     async def main() -> list[Any]:
         limits = httpx.Limits(max_connections=20)
@@ -53,10 +55,12 @@ def ask(url: str, count: int) -> None:
         ) as client:
             return await asyncio.gather(*[client.get(f"/r{number}") for number in range(count)])
 
-    assert [answer.status_code for answer in asyncio.run(main())] == [200] * count
+    answers = asyncio.run(main())
+    assert [answer.status_code for answer in answers] == [200] * count
+    return {answer.text for answer in answers}
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", [name for name in SERVERS if name != "uvicorn-workers"])
 def test_what_was_just_answered_is_delivered(server: str) -> None:
     """50 ms to Sentry; one connection would need three seconds."""
     with SlowSentry(0.05) as sentry:
@@ -67,6 +71,40 @@ def test_what_was_just_answered_is_delivered(server: str) -> None:
             child.stop()
 
         assert sorted(sentry.transactions()) == sorted(f"GET /r{one}" for one in range(REQUESTS))
+
+
+def test_both_of_uvicorns_workers_deliver() -> None:
+    """They take turns as it comes, so it is asked until both have answered."""
+    with SlowSentry(0.05) as sentry:
+        child, url = start("uvicorn-workers", SENTRY_DSN=sentry.dsn)
+        pids: set[str] = set()
+        asked = 0
+        try:
+            while len(pids) < 2 and asked < 100 * REQUESTS:
+                pids |= ask(url, REQUESTS)
+                asked += REQUESTS
+        finally:
+            child.stop()
+
+        assert len(pids) == 2
+        assert str(child.pid) not in pids
+        assert len(sentry.transactions()) == asked
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn", "granian"])
+def test_an_application_without_a_lifespan_loses_nothing_either(server: str) -> None:
+    """Django's handler takes requests only, so no server would tell it of the end. A quarter of a
+    second to Sentry, because Django takes its time as well."""
+    with SlowSentry(0.25) as sentry:
+        child, url = start(server, SENTRY_DSN=sentry.dsn, FRAMEWORK="django")
+        try:
+            ask(url, REQUESTS)
+        finally:
+            child.stop()
+
+        paths = [payload["request"]["url"] for payload in sentry.payloads("transaction")]
+        assert sorted(paths) == sorted(f"{url}/r{one}" for one in range(REQUESTS))
+        assert "Traceback" not in child.output()
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn"])
@@ -83,6 +121,29 @@ def test_a_sentry_that_hangs_holds_up_the_exit_once(server: str) -> None:
             took = time.monotonic() - begun
 
     assert took < 2 + 2.5, "the timeout and what the server itself takes on a busy machine"
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_process_that_ends_waits_once_for_a_sentry_that_hangs(rate: float) -> None:
+    """The provider's shutdown, ours, and the client's own; errors wait in the client's transport,
+    which does not say that it has waited in vain."""
+    with SlowSentry(None) as sentry:
+        facts = scenario(
+            f"""
+import time
+from opentelemetry.sdk.trace import TracerProvider
+sentry_sdk.init(dsn={sentry.dsn!r}, traces_sample_rate={rate})
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+with trace.get_tracer("x").start_as_current_span("a"):
+    sentry_sdk.capture_message("hello")
+report(at=time.time(), options=sentry_sdk.get_client().options["shutdown_timeout"])
+"""
+        )
+        took = time.time() - facts["at"]
+
+    assert facts["options"] == 2
+    assert 2 <= took < 2 + 1.5, "the timeout, and what ending takes on a busy machine"
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.support.scenario import scenario
@@ -10,6 +15,7 @@ from tests.support.slow import SlowSentry
 pytestmark = pytest.mark.slow
 
 CHILDREN, EACH = 6, 5
+STARTED, OF_EACH = 2, 5  # As in the program.
 
 TRAFFIC = f"""
 import os, threading, time
@@ -73,12 +79,7 @@ def test_a_child_shares_nothing_with_its_parent(provider: str) -> None:
 
         assert facts["codes"] == [0] * CHILDREN
         assert facts["flushed"] is True
-        owners: dict[int, set[str]] = {}
-        for upload in sentry.uploads:
-            for kind, payload in upload.payloads:
-                if kind in ("transaction", "event"):
-                    name = payload.get("transaction" if kind == "transaction" else "message", "")
-                    owners.setdefault(upload.port, set()).add(_process(str(name)))
+        owners = _owners(sentry)
         transactions = sentry.transactions()
         errors = [str(payload["message"]) for payload in sentry.payloads("event")]
     for names in (transactions, errors):
@@ -88,6 +89,44 @@ def test_a_child_shares_nothing_with_its_parent(provider: str) -> None:
     assert all(len(processes) == 1 for processes in owners.values())
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_what_multiprocessing_starts_sends_its_own_up_to_its_end(method: str) -> None:
+    """Forked ones end without exit handlers."""
+    with SlowSentry(0.05) as sentry:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "tests.integration.processes", method],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "SENTRY_DSN": sentry.dsn},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        owners = _owners(sentry)
+        transactions = sentry.transactions()
+        errors = [str(payload["message"]) for payload in sentry.payloads("event")]
+
+    whose = ["before", "during", "after", *(f"child{one}" for one in range(STARTED))]
+    expected = sorted(f"{who} {number}" for who in whose for number in range(OF_EACH))
+    assert sorted(transactions) == expected
+    assert sorted(errors) == expected
+    assert all(len(processes) == 1 for processes in owners.values())
+
+
+def _owners(sentry: SlowSentry) -> dict[int, set[str]]:
+    """Of each connection the processes whose telemetry it has brought."""
+    owners: dict[int, set[str]] = {}
+    for upload in sentry.uploads:
+        for kind, payload in upload.payloads:
+            if kind in ("transaction", "event"):
+                name = payload.get("transaction" if kind == "transaction" else "message", "")
+                owners.setdefault(upload.port, set()).add(_process(str(name)))
+    return owners
+
+
 def _process(name: str) -> str:
     kind, _, rest = name.partition(" ")
-    return f"child {rest.split()[0]}" if kind == "child" else "parent"
+    if kind == "child":
+        return f"child {rest.split()[0]}"
+    return kind if kind.startswith("child") else "parent"

@@ -53,6 +53,45 @@ otel_sentry_asgi.instrument()
     assert facts["names"] == ["GET /a", "GET /boom"]
 
 
+def test_what_comes_behind_a_provider_that_stands_for_another_is_joined() -> None:
+    """As Logfire's does it: what was there before is shut down. One that stays the same, though it
+    is shut down, is joined once more, and sends everything once."""
+    facts = scenario(
+        """
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.trace import TracerProvider
+class Proxy(trace.TracerProvider):
+    def __init__(self):
+        self.provider = TracerProvider()
+    def get_tracer(self, *args, **kwargs):
+        return self.provider.get_tracer(*args, **kwargs)
+    def add_span_processor(self, processor):
+        self.provider.add_span_processor(processor)
+init()
+proxy = Proxy()
+trace.set_tracer_provider(proxy)
+otel_sentry_asgi.instrument()
+get(OpenTelemetryMiddleware(hello), "/a")
+first = proxy.provider
+first.shutdown()
+get(OpenTelemetryMiddleware(hello), "/b")
+proxy.provider = TracerProvider()
+first._active_span_processor.shutdown()
+get(OpenTelemetryMiddleware(hello), "/c")
+with trace.get_tracer("x").start_as_current_span("outside"):
+    pass
+sent = names()
+otel_sentry_asgi.uninstrument()
+for provider in (first, proxy.provider):
+    with provider.get_tracer("x").start_as_current_span("after"):
+        pass
+report(names=sent, after=len(payloads("transaction")), left=processors(proxy.provider))
+"""
+    )
+    assert sorted(facts["names"]) == ["GET /a", "GET /b", "GET /c", "outside"]
+    assert facts["after"] == 4
+
+
 @pytest.mark.parametrize(
     ("provider", "warns"), [("trace.NoOpTracerProvider()", False), ("Wrapper()", True)]
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.scenario import scenario
 
 SET_UP = """
-import threading, time
+import os, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
@@ -150,3 +152,136 @@ report(names=sent, urls=sorted(set(urls)),
     assert facts["names"] == ["GET /a"]
     assert facts["urls"] == ["/v1/traces/mine"]
     assert facts["otlp"] > 0, "OTel's side keeps what the application did"
+
+
+MESSAGES = """
+async def app(scope, receive, send):
+    sentry_sdk.capture_message("hello")
+    async with httpx.AsyncClient() as client:
+        await client.post(HOST + "/shop", content=b"x")
+    await hello(scope, receive, send)
+
+def url(span):
+    return span.attributes.get("url.full") or span.attributes.get("http.url")
+
+def clients():
+    spans = [span for span in memory.get_finished_spans() if span.kind is trace.SpanKind.CLIENT]
+    return sorted({url(one).replace(HOST, "") for one in spans if "://shop" not in url(one)})
+
+def wait(count):
+    until = time.monotonic() + 20
+    while len(uploads()) < count and time.monotonic() < until:
+        time.sleep(0.01)
+    return len(uploads())
+
+def uploads():
+    return [path for path in Server.posts if "envelope" in path or "stream" in path]
+"""
+
+
+@MODES
+@pytest.mark.parametrize("dsn", ["None", "HOST.replace('://', '://k@') + '/sentry/1'"])
+def test_uploads_to_spotlight_make_no_spans(mode: str, dsn: str) -> None:
+    """The client makes them where an event is captured: in the middle of a request."""
+    facts = scenario(
+        SET_UP
+        + MESSAGES
+        + f"""
+sentry_sdk.init(dsn={dsn}, spotlight=HOST + "/stream", traces_sample_rate=1.0)
+otel_sentry_asgi.instrument()
+get(OpenTelemetryMiddleware(app), "/a")
+otel_sentry_asgi._active.active().pipeline.force_flush(5)
+sentry_sdk.flush()
+otel_sentry_asgi.uninstrument()
+before = clients()
+sentry_sdk.capture_message("after")
+report(urls=before, streams=Server.posts.count("/stream"), after=clients())
+""",
+        env={"OTEL_SEMCONV_STABILITY_OPT_IN": mode, "NO_PROXY": "127.0.0.1"},
+    )
+    assert facts["urls"] == ["/shop"]
+    assert facts["streams"] >= 3, "the message, the transaction, and what comes after"
+    assert facts["after"] == ["/shop", "/stream"], "it would be seen"
+
+
+@MODES
+def test_uploads_of_the_asynchronous_transport_make_no_spans(mode: str) -> None:
+    facts = scenario(
+        SET_UP
+        + MESSAGES
+        + """
+from sentry_sdk.integrations.asyncio import AsyncioIntegration
+
+async def main():
+    sentry_sdk.init(dsn=HOST.replace("://", "://k@") + "/sentry/1", traces_sample_rate=1.0,
+                    integrations=[AsyncioIntegration()], _experiments={"transport_async": True})
+    otel_sentry_asgi.instrument()
+    await get_async(OpenTelemetryMiddleware(app), "/a")
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, otel_sentry_asgi._active.active().pipeline.force_flush, 5)
+    kind = type(sentry_sdk.get_client().transport).__name__
+    return kind, await loop.run_in_executor(None, wait, 2)
+
+kind, arrived = asyncio.run(main())
+report(kind=kind, arrived=arrived, urls=clients(),
+       traced=[p for p, h in zip(Server.posts, Server.headers_seen) if "api/1" in p
+               and {"traceparent", "sentry-trace"} & {key.lower() for key in h}])
+""",
+        env={"OTEL_SEMCONV_STABILITY_OPT_IN": mode, "NO_PROXY": "127.0.0.1"},
+    )
+    assert facts["kind"] == "AsyncHttpTransport"
+    assert facts["arrived"] >= 2, "the message and the transaction"
+    assert facts["urls"] == ["/shop"]
+    assert facts["traced"] == []
+
+
+@MODES
+def test_uploads_through_a_tunnel_make_no_spans(mode: str, tmp_path: Path) -> None:
+    """An https DSN behind a proxy: by CONNECT, of our own connections and of sentry-sdk's."""
+    facts = scenario(
+        SET_UP
+        + MESSAGES
+        + f"""
+import select, socket, ssl, trustme
+authority = trustme.CA()
+authority.cert_pem.write_to_path({str(tmp_path / "ca.pem")!r})
+tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+authority.issue_cert("localhost").configure_cert(tls)
+secure = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+secure.socket = tls.wrap_socket(secure.socket, server_side=True)
+threading.Thread(target=secure.serve_forever, daemon=True).start()
+tunnels = []
+
+class Proxy(BaseHTTPRequestHandler):
+    def do_CONNECT(self):
+        tunnels.append(self.path)
+        with socket.create_connection(("127.0.0.1", secure.server_port)) as there:
+            self.send_response(200)
+            self.end_headers()
+            sides = [self.connection, there]
+            while True:
+                for side in select.select(sides, [], [])[0]:
+                    piece = side.recv(65536)
+                    if not piece:
+                        return
+                    sides[side is self.connection].sendall(piece)
+    def log_message(self, *args): pass
+
+proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+proxy.daemon_threads = secure.daemon_threads = True
+threading.Thread(target=proxy.serve_forever, daemon=True).start()
+sentry_sdk.init(dsn=f"https://k@localhost:{{secure.server_port}}/sentry/1", traces_sample_rate=1.0,
+                ca_certs={str(tmp_path / "ca.pem")!r},
+                https_proxy=f"http://127.0.0.1:{{proxy.server_port}}")
+otel_sentry_asgi.instrument()
+get(OpenTelemetryMiddleware(app), "/a")
+otel_sentry_asgi._active.active().pipeline.force_flush(5)
+sentry_sdk.flush()
+report(arrived=wait(2), urls=clients(), tunnels=len(tunnels))
+sys.stdout.flush(); os._exit(0)
+""",
+        env={"OTEL_SEMCONV_STABILITY_OPT_IN": mode, "NO_PROXY": "127.0.0.1"},
+    )
+    assert facts["arrived"] >= 2, "the message and the transaction"
+    assert facts["tunnels"] >= 2, "one of each"
+    assert facts["urls"] == ["/shop"]

@@ -42,6 +42,42 @@ sys.stdout.flush(); os._exit(0)
     assert (facts["errors"], facts["spans"]) == (1, ["work"])
 
 
+def test_a_second_configure_is_joined_again() -> None:
+    """It shuts down what is behind Logfire's provider, and puts another there."""
+    pytest.importorskip("logfire", exc_type=ImportError)
+    facts = scenario(
+        IGNORE
+        + """
+import logfire, os
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+async def app(scope, receive, send):
+    with logfire.span("work"):
+        if scope["path"] == "/open":
+            configure()
+        await hello(scope, receive, send)
+def configure():
+    logfire.configure(send_to_logfire=False, console=False, inspect_arguments=False)
+init()
+configure()
+otel_sentry_asgi.instrument()
+app = OpenTelemetryMiddleware(app)
+get(app, "/a")
+configure()
+get(app, "/b", "/boom", "/open", "/c")
+sent = names()
+otel_sentry_asgi.uninstrument()
+get(app, "/d")
+report(names=sent, errors=len(payloads("event")), after=len(payloads("transaction")),
+       spans=[[span["description"] for span in one["spans"]] for one in payloads("transaction")])
+sys.stdout.flush(); os._exit(0)
+"""
+    )
+
+    assert sorted(facts["names"]) == ["GET /a", "GET /b", "GET /boom", "GET /c", "GET /open"]
+    assert facts["spans"] == [["work"]] * 5
+    assert (facts["errors"], facts["after"]) == (1, 5)
+
+
 def test_greenlets_are_isolated_under_gevent() -> None:
     pytest.importorskip("gevent", exc_type=ImportError)
     facts = scenario(

@@ -6,6 +6,7 @@ It passes with any versions, so the ordinary run has it, too.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentry_sdk
@@ -138,3 +139,90 @@ def test_what_tells_of_handlers_enters_no_context() -> None:
     telling = [text for one in sources if "update_active_thread_id" in (text := one.read_text())]
     assert telling
     assert not [text for text in telling if "copy_context" in text or "contextvars" in text]
+
+
+PROPAGATED = """
+from opentelemetry import baggage, propagate
+from opentelemetry.context import attach, detach
+from opentelemetry.sdk.trace import TracerProvider
+
+log = Log()
+init()
+trace.set_tracer_provider(TracerProvider())
+before = propagate.get_global_textmap()
+SET_UP
+tracer = trace.get_tracer("shop")
+
+def served(headers):
+    out = {}
+    token = attach(baggage.set_baggage("cart", "a b", propagate.extract(headers)))
+    try:
+        with tracer.start_as_current_span("GET /", kind=trace.SpanKind.SERVER) as span:
+            propagate.inject(out)
+    finally:
+        detach(token)
+    members = dict(one.split("=") for one in out["baggage"].split(","))
+    parent = f"{span.parent.span_id:016x}" if span.parent else None
+    return {"out": out, "members": members, "parent": parent}
+
+browser = {"sentry-trace": "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1",
+           "baggage": "tenant=north,sentry-trace_id=0af7651916cd43dd8448eb211c80319c,"
+                      "sentry-public_key=web,sentry-sample_rate=0.25,sentry-sampled=true"}
+report(continued=served(browser), begun=served({}), again=served({}), log=log.messages)
+"""
+
+
+@pytest.mark.parametrize("set_up", ["", "otel_sentry_asgi.instrument()"])
+@pytest.mark.parametrize(
+    "propagators", ["tracecontext,baggage,sentry_asgi", "sentry_asgi,tracecontext,baggage"]
+)
+def test_the_propagator_from_its_entry_point(propagators: str, set_up: str) -> None:
+    """What comes after ours and writes `baggage` overwrites it: `instrument()` puts another behind
+    that, and without it the log says so, once."""
+    facts = scenario(PROPAGATED.replace("SET_UP", set_up), env={"OTEL_PROPAGATORS": propagators})
+    begun = facts["begun"]
+
+    assert_continued(facts["continued"])
+    assert begun["out"]["sentry-trace"].split("-")[0] == begun["out"]["traceparent"].split("-")[1]
+    assert begun["members"]["cart"] in ("a+b", "a%20b"), "as OTel's writes it"
+    if propagators.endswith("sentry_asgi") or set_up:
+        assert begun["members"]["sentry-public_key"] == "public"
+        assert begun["members"]["sentry-trace_id"] == begun["out"]["sentry-trace"].split("-")[0]
+        assert facts["log"] == []
+    else:
+        assert "sentry-public_key" not in begun["members"]
+        (message,) = facts["log"]
+        assert "W3CBaggagePropagator" in message
+        assert "OTEL_PROPAGATORS" in message
+
+
+def test_sentry_sdks_propagator_of_the_same_name() -> None:
+    """`sentry` is one of two entry points. Either way `instrument()` leaves W3C's trace first, and
+    `uninstrument()` puts back what was there."""
+    facts = scenario(
+        PROPAGATED.replace("SET_UP", "otel_sentry_asgi.instrument()")
+        + """
+w3c = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+continued, both = served(browser), served({**browser, **w3c})
+otel_sentry_asgi.uninstrument()
+report(continued=continued, both=both, log=log.messages,
+       back=propagate.get_global_textmap() is before)
+""",
+        env={"OTEL_PROPAGATORS": "tracecontext,baggage,sentry"},
+    )
+    assert_continued(facts["continued"])
+    assert facts["both"]["out"]["traceparent"].startswith("00-4bf92f3577b34da6a3ce929d0e0e4736")
+    assert facts["both"]["parent"] == "00f067aa0ba902b7"
+    assert facts["back"] is True
+    assert facts["log"] == []
+
+
+def assert_continued(served: dict[str, Any]) -> None:
+    """A request with a browser's headers, in the one that is made while it is served."""
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    assert served["parent"] == "b7ad6b7169203331"
+    assert served["out"]["sentry-trace"].startswith(trace_id)
+    assert served["out"]["traceparent"].startswith(f"00-{trace_id}")
+    assert served["members"]["tenant"] == "north"
+    assert served["members"]["sentry-trace_id"] == trace_id
+    assert served["members"]["sentry-public_key"] == "web", "as it was received"
