@@ -251,6 +251,7 @@ class Bridge:
         self._at_exit = True
         atexit.register(self._exit)
         self._flush_in_children()
+        self.profiles.watch()
 
     def _flush_in_children(self) -> None:
         """Children that multiprocessing forks end without exit handlers, but for its own. It clears

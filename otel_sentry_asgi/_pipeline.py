@@ -161,6 +161,7 @@ class Pipeline:
             sentry.have_scopes()
             with contained("monitor"):
                 sentry.watch_pressure()
+            self._profiles.watch()
             self._count_unsampled()
             for item in items:
                 self._take(item, now)

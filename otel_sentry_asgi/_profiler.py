@@ -9,6 +9,9 @@ It takes the samples, on a thread of its own, and makes the payloads. Relied upo
   instance of `Profile` under the event's key `profile` (`client.py`).
 * `try_profile_lifecycle_trace_start` starts the continuous profiler if its lifecycle is `trace`
   and the session is sampled, and gives what stops it; `get_profiler_id` tells while it runs.
+* The continuous profiler of the process, `_scheduler`, gives its `capture_func` to each `buffer`
+  that it begins, and that hands over an envelope with an item `profile_chunk` each minute and at
+  the end. Both are set on the instance, and looked up when they are called.
 * Integrations whose handlers run in a thread pool call `update_active_thread_id()` of the
   isolation scope's `profile`.
 
@@ -19,13 +22,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from datetime import datetime, timezone
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
 import sentry_sdk
+from sentry_sdk.envelope import Envelope
+from sentry_sdk.profiler import continuous_profiler
 from sentry_sdk.profiler.continuous_profiler import (
     get_profiler_id,
     try_profile_lifecycle_trace_start,
@@ -53,6 +58,9 @@ _IDLE: Final[Any] = ((0, hash(())), (), [])
 without frames as idle."""
 
 _OURS: Final = ("otel_sentry_asgi", "otel_sentry_exporters")
+
+_BEGIN_THREADS: Final = ("threading", "sentry_sdk", "opentelemetry")
+"""What may be outermost on the stack of a thread that another began: integrations wrap `run`."""
 
 
 class Sorted(NamedTuple):
@@ -222,6 +230,55 @@ def _without_ours(profile: Mapping[str, Any]) -> dict[str, Any]:
 
 def _package(frame: Mapping[str, Any]) -> str:
     return str(frame.get("module")).partition(".")[0]
+
+
+def take_over_chunks() -> None:
+    """Have the chunks of the continuous profile leave without what is ours. There may be another
+    profiler with each client, and another buffer with each of its sessions.
+
+    Raises:
+        AttributeError: this sentry-sdk has no place for it.
+    """
+    scheduler = continuous_profiler._scheduler
+    if scheduler is None or not scheduler.sampled:
+        return
+    for one in (scheduler, scheduler.buffer):
+        if one is not None and type(one.capture_func) is not _Chunks:
+            one.capture_func = _Chunks(one.capture_func)
+
+
+def leave_chunks() -> None:
+    """Undo `take_over_chunks`, but for the session that goes on: it has met us."""
+    scheduler = getattr(continuous_profiler, "_scheduler", None)
+    capture = getattr(scheduler, "capture_func", None)
+    if scheduler is not None and type(capture) is _Chunks:
+        scheduler.capture_func = capture.capture
+
+
+class _Chunks:
+    """Between the continuous profiler and its client."""
+
+    def __init__(self, capture: Callable[[Envelope], None]) -> None:
+        self.capture = capture
+
+    def __call__(self, envelope: Envelope) -> None:
+        with contained("profile"):
+            for item in envelope.items:
+                chunk = item.payload.json
+                if item.type == "profile_chunk" and chunk is not None:
+                    chunk["profile"] = _without_ours(_without_our_threads(chunk["profile"]))
+        self.capture(envelope)
+
+
+def _without_our_threads(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """The profile without samples of threads that work for us alone: worker and uploads."""
+    packages = [_package(frame) for frame in profile["frames"]]
+    begun_by = [
+        next((packages[n] for n in reversed(stack) if packages[n] not in _BEGIN_THREADS), None)
+        for stack in profile["stacks"]
+    ]
+    samples = [one for one in profile["samples"] if begun_by[one["stack_id"]] not in _OURS]
+    return {**profile, "samples": samples}
 
 
 class Session:

@@ -77,6 +77,14 @@ class Profiles:
         if exchange.profile is None:
             exchange.profile = self._start(exchange, options, sampling_context)
 
+    def watch(self) -> None:
+        """See to it that continuous profiles leave without what is ours."""
+        if _missing is None:
+            try:
+                _profiler.take_over_chunks()
+            except AttributeError as error:
+                self._warn("continuous profiles hold frames of this package: %s", error)
+
     def span_ended(self, span: ReadableSpan, exchange: Exchange | None) -> None:
         """A span has ended on the calling thread: remember where, if the continuous profiler
         runs."""
@@ -112,6 +120,8 @@ class Profiles:
         """End what runs, when nobody will tell of its end."""
         for profile in list(self._running):
             profile.stop()
+        if _missing is None:
+            _profiler.leave_chunks()
 
     def begin_in_child(self) -> None:
         """After a fork: what runs is the parent's, and so is its profiler."""
@@ -126,6 +136,7 @@ class Profiles:
         with contained("profile"):
             if not _wants_each(options):
                 profile = _profiler.Session()
+                self.watch()
             elif self._is_chosen(options, sampling_context):
                 profile = _profiler.TransactionProfile(exchange, self._samples)
             else:

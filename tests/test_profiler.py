@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
+from typing import Any
 
 import pytest
 from opentelemetry.trace import SpanKind
+from sentry_sdk.envelope import Envelope
 
+from otel_sentry_asgi import _guard
 from otel_sentry_asgi._profiles import Profiles, stop
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi._worker import Worker
 from otel_sentry_asgi.testing import span
-from tests.support.by_hand import ByHand, begin_by_hand, end_by_hand, handler, profile_of
+from tests.support.by_hand import ByHand, Chunks, begin_by_hand, end_by_hand, handler, profile_of
 from tests.support.stage import Pause, Stage, named
 
 
@@ -166,3 +171,87 @@ def test_a_handlers_locals_are_let_go_with_the_next_sample(run: Run) -> None:
             del pause
             end()
             assert gone.pop()() is None
+
+
+@pytest.fixture
+def chunks(client: ByHand) -> Chunks:
+    return Chunks()
+
+
+def packages(chunk: dict[str, Any]) -> set[str]:
+    return {frame["module"].partition(".")[0] for frame in chunk["profile"]["frames"]}
+
+
+def sampled_in_worker(chunks: Chunks) -> int:
+    """Take a sample of each thread while a worker of ours is at work; the worker's thread."""
+    pause = Pause()
+    threads: list[int] = []
+
+    def turn(_items: object, _flush: bool) -> None:
+        if threading.current_thread().name == "otel-sentry-asgi" and not threads:
+            threads.append(threading.get_ident())
+            pause.here()
+
+    worker = Worker(turn, max_queue=1)
+    worker.wake()
+    pause.reached()
+    chunks.sampler()
+    pause.end()
+    assert worker.stop(10)
+    return threads[0]
+
+
+def test_a_chunk_leaves_without_our_frames_and_threads(chunks: Chunks) -> None:
+    chunks.reset_buffer()
+    Profiles(Stats()).watch()  # In the middle of a session.
+    worker = str(sampled_in_worker(chunks))
+    chunk = chunks.flush()
+    here = str(threading.get_ident())
+    assert not packages(chunk) & {"otel_sentry_asgi", "otel_sentry_exporters"}
+    sampled = {sample["thread_id"] for sample in chunk["profile"]["samples"]}
+    assert here in sampled
+    assert worker not in sampled
+    assert sampled >= set(chunk["profile"]["thread_metadata"])
+
+
+def test_each_session_is_watched_once_until_the_end(chunks: Chunks) -> None:
+    profiles, before = Profiles(Stats()), chunks.capture_func
+    profiles.watch()
+    profiles.watch()
+    chunks.reset_buffer()
+    sampled_in_worker(chunks)
+    assert not packages(chunks.flush()) & {"otel_sentry_asgi"}
+    assert len(chunks.sent) == 1
+    profiles.stop_all()
+    assert chunks.capture_func == before
+    chunks.reset_buffer()
+    sampled_in_worker(chunks)
+    assert packages(chunks.flush()) >= {"otel_sentry_asgi"}
+
+
+def test_a_profiler_without_a_place_for_us_goes_on(
+    chunks: Chunks, caplog: pytest.LogCaptureFixture
+) -> None:
+    chunks.reset_buffer()
+    del chunks.capture_func
+    profiles = Profiles(Stats())
+    profiles.watch()
+    profiles.watch()
+    profiles.stop_all()
+    assert [record.getMessage() for record in caplog.records] == [
+        "continuous profiles hold frames of this package: "
+        "'Chunks' object has no attribute 'capture_func'"
+    ]
+
+
+def test_a_chunk_of_another_form_leaves_as_it_is(
+    chunks: Chunks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    monkeypatch.setattr(_guard, "on_failure", lambda where, _error: failures.append(where))
+    Profiles(Stats()).watch()
+    envelope = Envelope()
+    envelope.add_profile_chunk({"profile": {"frames": 1}})
+    chunks.capture_func(envelope)
+    assert chunks.sent == [{"profile": {"frames": 1}}]
+    assert failures == ["profile"]

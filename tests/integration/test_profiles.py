@@ -139,6 +139,10 @@ def make_app() -> FastAPI:
         for _ in in_threads.unprofiled():
             pass
 
+    @app.get("/loop_for_a_while")
+    async def on_the_loop_for_a_while() -> None:
+        compute()
+
     @app.get("/fast")
     async def fast() -> None:
         pass
@@ -172,6 +176,13 @@ def by_name(kent: Kent) -> dict[str, tuple[dict[str, Any], dict[str, Any] | None
     profiles = {one.envelope["event_id"]: one.body for one in kent.of_type("profile")}
     sent = [one.body for one in kent.transactions()]
     return {one["transaction"]: (one, profiles.get(one["event_id"])) for one in sent}
+
+
+def without_ours(profile: dict[str, Any]) -> bool:
+    """Whether it holds no frame of ours."""
+    frames = profile["profile"]["frames"]
+    modules = {str(frame["module"]).partition(".")[0] for frame in frames}
+    return not modules & {"otel_sentry_asgi", "otel_sentry_exporters"}
 
 
 def functions(profile: dict[str, Any], thread: str) -> set[str]:
@@ -210,8 +221,7 @@ def test_the_active_thread_names_the_hot_function(
         assert hot in functions(profile, about["active_thread_id"])
         assert profile["timestamp"].endswith("Z")  # Relay takes nothing but text.
         frames = profile["profile"]["frames"]
-        modules = {str(frame["module"]).partition(".")[0] for frame in frames}
-        assert not modules & {"otel_sentry_asgi", "otel_sentry_exporters"}
+        assert without_ours(profile)
         assert {key for frame in frames for key in frame} <= {
             *("abs_path", "filename", "function", "in_app", "lineno", "module"),
         }
@@ -283,6 +293,7 @@ def test_the_continuous_profile_follows_local_roots(kent: Kent, init: Init) -> N
     assert {chunk.body["profiler_id"] for chunk in chunks} == {profiler_id}
     named = functions(chunks[0].body, data["thread.id"])
     assert any(name.endswith("napping") for name in named)
+    assert all(without_ours(chunk.body) for chunk in chunks)
 
 
 def test_the_continuous_profile_by_hand(kent: Kent, init: Init) -> None:
@@ -292,12 +303,14 @@ def test_the_continuous_profile_by_hand(kent: Kent, init: Init) -> None:
     otel_sentry_asgi.uninstrument()
     kent.reset()
     sentry_sdk.profiler.start_profiler()
-    drive("/napping")
+    drive("/napping", "/loop_for_a_while")
     sentry_sdk.profiler.stop_profiler()
     sentry_sdk.flush()
     (chunk,) = kent.wait_for(lambda kent: kent.of_type("profile_chunk"))
     contexts = by_name(kent)["GET /napping"][0]["contexts"]
     assert contexts["profile"] == {"profiler_id": chunk.body["profiler_id"]}
+    assert without_ours(chunk.body)
+    assert "compute" in {frame["function"] for frame in chunk.body["profile"]["frames"]}
 
 
 SERVICE = """

@@ -133,6 +133,42 @@ report(codes=codes, sent=sent, hot=["hot" in names for names in functions],
     assert facts["log"] == []
 
 
+def test_continuous_profiles() -> None:
+    facts = scenario(
+        SERVICE.replace(
+            "init()", "init(profile_session_sample_rate=1.0, profile_lifecycle='manual')"
+        )
+        + """
+import time
+
+async def busy(scope, receive, send):
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        sum(range(100))
+    await hello(scope, receive, send)
+
+sentry_sdk.profiler.start_profiler()
+codes = get(OpenTelemetryMiddleware(busy), "/busy")
+sent = names()
+sentry_sdk.profiler.stop_profiler()
+chunks = payloads("profile_chunk")
+frames = [frame for chunk in chunks for frame in chunk["profile"]["frames"]]
+otel_sentry_asgi.uninstrument()
+report(codes=codes, sent=sent, log=log.messages,
+       functions=[frame["function"] for frame in frames],
+       packages=sorted({frame["module"].partition(".")[0] for frame in frames}),
+       ids=[chunk["profiler_id"] for chunk in chunks],
+       referred=[t["contexts"]["profile"]["profiler_id"] for t in payloads("transaction")])
+"""
+    )
+    assert facts["codes"] == [200]
+    assert "busy" in facts["functions"]
+    assert "opentelemetry" in facts["packages"]  # The layer that is around it is seen.
+    assert not {"otel_sentry_asgi", "otel_sentry_exporters"} & set(facts["packages"])
+    assert facts["referred"] == facts["ids"]
+    assert facts["log"] == []
+
+
 def test_what_tells_of_handlers_enters_no_context() -> None:
     """What profiles rely on, in the sentry-sdk that is installed."""
     sources = Path(sentry_sdk.integrations.__file__).parent.rglob("*.py")

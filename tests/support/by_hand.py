@@ -10,8 +10,9 @@ from typing import Any
 
 import sentry_sdk
 from sentry_sdk._lru_cache import LRUCache
+from sentry_sdk.envelope import Envelope
 from sentry_sdk.integrations.starlette import _wrap_sync_handler
-from sentry_sdk.profiler import transaction_profiler
+from sentry_sdk.profiler import continuous_profiler, transaction_profiler
 from sentry_sdk.profiler.utils import extract_stack
 from sentry_sdk.scope import Scope, ScopeType, use_isolation_scope
 from sentry_sdk.transport import Transport
@@ -52,8 +53,28 @@ def begin_by_hand() -> ByHand:
     return scheduler
 
 
+class Chunks(continuous_profiler.ThreadContinuousScheduler):
+    """sentry-sdk's continuous profiler without its thread, in the place of the client's own."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        options = {**sentry_sdk.get_client().options, "profile_session_sample_rate": 1.0}
+        sdk: Any = {"name": "sentry.python", "version": "2", "packages": []}
+        super().__init__(101, options, sdk, self._capture)
+        continuous_profiler._scheduler = self
+
+    def _capture(self, envelope: Envelope) -> None:
+        self.sent += [item.payload.json for item in envelope.items if item.payload.json]
+
+    def flush(self) -> dict[str, Any]:
+        """End the session; its chunk."""
+        assert self.buffer is not None
+        self.buffer.flush()
+        return self.sent[-1]
+
+
 def end_by_hand() -> None:
-    transaction_profiler._scheduler = None
+    transaction_profiler._scheduler = continuous_profiler._scheduler = None
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
 
