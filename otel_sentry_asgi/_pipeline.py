@@ -97,6 +97,7 @@ class Pipeline:
         """Queue an ended span; with *wake* see to it that the worker looks. Never blocks."""
         if not self._worker.put((_ENDED, span, exchange), wake=wake):
             self._lost_spans("queue_overflow", 1, segments=is_local_root(span))
+            self._profiles.lost(span, exchange, "queue_overflow")
 
     def wake(self) -> None:
         """See to it that the worker has a turn."""
@@ -261,6 +262,7 @@ class Pipeline:
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise
+        self._profiles.sent(exchange, profile)
         self._stats.add("transactions")
         self._stats.add("spans", len(segment.children) + 1 - too_large)
         if segment.dropped + too_large:
@@ -335,6 +337,7 @@ class Pipeline:
 
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)
+        self._profiles.lost(segment.root, segment.exchange, reason)
 
 
 def _copied(request: Data) -> Data:

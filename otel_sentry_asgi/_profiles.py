@@ -107,14 +107,28 @@ class Profiles:
         if exchange is None or type(profile) is not _profiler.TransactionProfile:
             return None
         profile.stop()
-        exchange.profile = _NOT_PROFILED
-        _profiler.tell_integrations(exchange.sentry_scope, None)
         if not profile.valid():
             self._stats.add("lost_profiles.insufficient_data")
+            _forget(exchange)
             return None
         transaction["contexts"]["profile"] = {"profile_id": profile.event_id}
-        self._stats.add("profiles")
         return profile
+
+    def sent(self, exchange: Exchange | None, profile: Profile | None) -> None:
+        """The transaction that refers to *profile* has gone, and the profile with it."""
+        if exchange is not None and profile is not None:
+            _forget(exchange)
+            self._stats.add("profiles")
+
+    def lost(self, root: ReadableSpan, exchange: Exchange | None, reason: str) -> None:
+        """The transaction of *root* is not sent, nor is its profile, if it has one."""
+        if not self.on or exchange is None or not exchange.is_root(root):
+            return
+        if type(exchange.profile) is _profiler.TransactionProfile:
+            exchange.profile.stop()
+            _forget(exchange)
+            self._stats.add(f"lost_profiles.{reason}")
+            sentry.record_lost(reason, "profile", 1)
 
     def stop_all(self) -> None:
         """End what runs, when nobody will tell of its end."""
@@ -171,6 +185,12 @@ def stop(exchange: Exchange) -> None:
     if exchange.profile is not _NOT_PROFILED:
         with contained("profile"):
             exchange.profile.stop()
+
+
+def _forget(exchange: Exchange) -> None:
+    """The profile of *exchange* is large, and others keep the exchange."""
+    exchange.profile = _NOT_PROFILED
+    _profiler.tell_integrations(exchange.sentry_scope, None)
 
 
 def _wants_each(options: Mapping[str, Any]) -> bool:

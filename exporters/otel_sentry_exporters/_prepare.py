@@ -45,8 +45,9 @@ _DEEPEST: Final = 20
 _TRUSTED: Final = ("sentry_sdk.", "otel_sentry_asgi.", "otel_sentry_exporters.")
 
 
-def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
-    """*event* as JSON, or None if a hook has dropped it (the client's report then has it).
+def prepare(event: Event, client: Any, hint: dict[str, Any], *, profiles: int = 0) -> Event | None:
+    """*event* as JSON, or None if a hook has dropped it (the client's report then has it, and its
+    *profiles*, of which sentry-sdk says nothing).
 
     To be called with the scopes of its request in force. May change *event*.
     """
@@ -59,7 +60,7 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
     scope = _merged_scope()
     applied = scope.apply_to_event(event, hint, options)
     if applied is None:
-        _lose(client, "event_processor", before + 1, transactions=1)
+        _lose(client, "event_processor", before + 1, transactions=1, profiles=profiles)
         return None
     event = applied
     gone, dropped = before - len(event.get("spans") or ()), event.pop("_dropped_spans", 0)
@@ -92,7 +93,7 @@ def prepare(event: Event, client: Any, hint: dict[str, Any]) -> Event | None:
     else:
         _serialize_foreign(event, own, options, meta)
     callback = options.get("before_send_transaction")
-    return event if callback is None else _asked(callback, event, hint, client)
+    return event if callback is None else _asked(callback, event, hint, client, profiles)
 
 
 def _merged_scope() -> Any:
@@ -294,7 +295,9 @@ def _merge(meta: Event, more: Event) -> None:
 # -- hooks --------------------------------------------------------------------------------------
 
 
-def _asked(callback: Any, event: Event, hint: dict[str, Any], client: Any) -> Event | None:
+def _asked(
+    callback: Any, event: Event, hint: dict[str, Any], client: Any, profiles: int
+) -> Event | None:
     """What the application's `before_send_transaction` makes of it."""
     before = len(event.get("spans") or ())
     reason = "callback_error"
@@ -303,13 +306,16 @@ def _asked(callback: Any, event: Event, hint: dict[str, Any], client: Any) -> Ev
         answer = callback(event, hint)
         reason = "before_send"
     if answer is None:
-        _lose(client, reason, before + 1, transactions=1)
+        _lose(client, reason, before + 1, transactions=1, profiles=profiles)
     else:
         _lose(client, reason, before - len(answer.get("spans") or ()))
     return answer
 
 
-def _lose(client: Any, reason: str, spans: int, *, transactions: int = 0) -> None:
-    for category, quantity in (("transaction", transactions), ("span", spans)):
+def _lose(
+    client: Any, reason: str, spans: int, *, transactions: int = 0, profiles: int = 0
+) -> None:
+    counts = (("transaction", transactions), ("span", spans), ("profile", profiles))
+    for category, quantity in counts:
         if quantity > 0 and client.transport is not None:
             client.transport.record_lost_event(reason, data_category=category, quantity=quantity)

@@ -101,11 +101,12 @@ class EnvelopeExporter:
         client: Any = sentry_sdk.get_client()
         route = self._route_of(client)
         delivery, spans = route.delivery, len(event["spans"]) + 1
+        profiles = int(origin.profile is not None)
         if delivery is not None and delivery.limits.are_over("transaction"):
-            route.settled("ratelimit_backoff", _counts(spans))
+            route.settled("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
             return
         hint: dict[str, Any] = {}
-        prepared = prepare(event, client, hint)
+        prepared = prepare(event, client, hint, profiles=profiles)
         if prepared is None:
             return
         headers = {"event_id": prepared["event_id"], "sent_at": _now()}
@@ -191,9 +192,10 @@ class _Route:
     def record(self, reason: str, counts: Counts) -> None:
         """Put a loss into the client's next report."""
         for category, quantity in counts:
-            self.client.transport.record_lost_event(
-                reason, data_category=category, quantity=quantity
-            )
+            if quantity:
+                self.client.transport.record_lost_event(
+                    reason, data_category=category, quantity=quantity
+                )
 
 
 _MOMENT: Final = 0.01

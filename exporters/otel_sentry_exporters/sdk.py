@@ -18,7 +18,8 @@ class SdkExporter:
     """Gives transactions to `sentry_sdk.capture_event` with the scopes of their request in force.
 
     So the scope's data and event processors, `before_send_transaction`, the event scrubber and
-    the transport of the client apply, whichever client is active at that moment.
+    the transport of the client apply, whichever client is active at that moment. Its reports are
+    the client's: they do not have the profile of a transaction that a hook has dropped.
     """
 
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:

@@ -268,6 +268,34 @@ def test_a_profile_is_lost_with_its_envelope(
     assert sentry.reported("profile") == {"network_error": 1}
 
 
+DROPPED: dict[str, dict[str, Any]] = {
+    "before_send": {"before_send_transaction": lambda *_: None},
+    "callback_error": {"before_send_transaction": lambda *_: [][0]},
+    "event_processor": {},
+    "ratelimit_backoff": {},
+}
+
+
+@pytest.mark.parametrize("reason", DROPPED)
+def test_a_profile_is_lost_with_its_transaction(
+    sentry: FakeSentry, exporter: EnvelopeExporter, reason: str
+) -> None:
+    init(sentry.dsn, **DROPPED[reason])
+    scope = Scope()
+    if reason == "event_processor":
+        scope.add_event_processor(lambda *_: None)
+    if reason == "ratelimit_backoff":
+        sentry.answer = lambda *_: status(200, "X-Sentry-Rate-Limits: 60:transaction:key")
+        exporter.export(transaction(), NOWHERE)
+        wait_delivered(exporter)
+    exporter.export(transaction(), Origin(isolation_scope=scope, profile=made_profile()))
+    exporter.export(transaction(), Origin(isolation_scope=scope))
+    assert exporter.force_flush(LONG)
+    assert sentry.of_type("profile") == []
+    assert sentry.reported("transaction") == {reason: 2}
+    assert sentry.reported("profile") == {reason: 1}
+
+
 def test_a_server_that_is_gone_is_waited_for_within_the_bound() -> None:
     """Delivered plus reported is what was produced."""
     sentry = FakeSentry()
