@@ -59,6 +59,8 @@ without frames as idle."""
 
 _OURS: Final = ("otel_sentry_asgi", "otel_sentry_exporters")
 
+_BEGIN_SPANS: Final = ("contextlib", "opentelemetry", *_OURS)
+
 _BEGIN_THREADS: Final = ("threading", "sentry_sdk", "opentelemetry")
 """What may be outermost on the stack of a thread that another began: integrations wrap `run`."""
 
@@ -132,6 +134,7 @@ class TransactionProfile(Profile):
         self._exchange = exchange
         self._samples = samples
         samples.threads.note_loop()
+        samples.threads.claim(exchange, _beginner(sys._getframe(1)))
         self._busy: Counter[str] = Counter()
         self._idle: set[str] = set()
         # The sampler's thread, if this starts it, inherits no scope of this request.
@@ -197,6 +200,13 @@ class TransactionProfile(Profile):
         return self.to_json(event, sentry_sdk.get_client().options)
 
 
+def _beginner(caller: FrameType) -> FrameType:
+    """The function that began the span: the innermost that is neither ours nor OTel's."""
+    while caller.f_back is not None and _package(caller.f_globals.get("__name__")) in _BEGIN_SPANS:
+        caller = caller.f_back
+    return caller
+
+
 def _wrapper(caller: FrameType) -> FrameType | None:
     """The function of an integration that calls the handler. Its own helper may have been what
     called us; their modules enter no context, so whatever is of one module is in one context."""
@@ -215,7 +225,7 @@ def _without_ours(profile: Mapping[str, Any]) -> dict[str, Any]:
     round, what is there refers to what is there.
     """
     samples, stacks, frames = (list(profile[part]) for part in ("samples", "stacks", "frames"))
-    kept = [n for n, frame in enumerate(frames) if _package(frame) not in _OURS]
+    kept = [n for n, frame in enumerate(frames) if _package(frame["module"]) not in _OURS]
     index = {before: after for after, before in enumerate(kept)}
     threads = {sample["thread_id"] for sample in samples}
     return {
@@ -228,8 +238,8 @@ def _without_ours(profile: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _package(frame: Mapping[str, Any]) -> str:
-    return str(frame.get("module")).partition(".")[0]
+def _package(module: object) -> str:
+    return str(module).partition(".")[0]
 
 
 def take_over_chunks() -> None:
@@ -272,7 +282,7 @@ class _Chunks:
 
 def _without_our_threads(profile: Mapping[str, Any]) -> dict[str, Any]:
     """The profile without samples of threads that work for us alone: worker and uploads."""
-    packages = [_package(frame) for frame in profile["frames"]]
+    packages = [_package(frame["module"]) for frame in profile["frames"]]
     begun_by = [
         next((packages[n] for n in reversed(stack) if packages[n] not in _BEGIN_THREADS), None)
         for stack in profile["stacks"]

@@ -10,6 +10,8 @@ the *base*, is
   tells the profile of the request that it does. A function runs in one context from its call to
   its return, so the wrapper's being on the stack is the proof. The context itself is none: copies
   of it outlive the handler, and the thread has gone on to other work.
+* on a thread without a loop, the function that began the exchange's root, until the root ends. If
+  it has returned before (spans of signal handlers), nobody can tell.
 
 Other threads, and loops of other libraries (trio), cannot be seen into from outside: they work for
 nobody.

@@ -1,8 +1,9 @@
-"""What becomes of a profile whose transaction is not sent."""
+"""Profiles from the span to the exporter: of roots outside of requests, and of what is not sent."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ import otel_sentry_asgi
 from otel_sentry_asgi import _guard
 from otel_sentry_asgi.testing import RecordingExporter
 from tests.integration.prelude import DSN, Kept
+from tests.support.by_hand import EVENT, seen_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:Transaction-based profiling:DeprecationWarning")
 
@@ -24,9 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Transaction-based profiling:Depr
 @pytest.fixture
 def transport() -> Iterator[Kept]:
     transport = Kept()
-    sentry_sdk.init(
-        dsn=DSN, transport=transport, traces_sample_rate=1.0, profiles_sample_rate=1.0
-    )
+    sentry_sdk.init(dsn=DSN, transport=transport, traces_sample_rate=1.0, profiles_sample_rate=1.0)
     yield transport
     otel_sentry_asgi.uninstrument()
     teardown_profiler()
@@ -75,6 +75,47 @@ def test_a_profile_is_lost_with_its_transaction(
     counted = profiled(**settings)
     assert counted == {f"lost_profiles.{reason}": 1}
     assert [one for one in transport.lost if one[1] == "profile"] == [(reason, "profile", 1)]
+
+
+def wait_for_samples(profile: Any, count: int) -> None:
+    before, deadline = len(profile.samples), time.monotonic() + 10
+    while len(profile.samples) < before + count:
+        assert time.monotonic() < deadline
+
+
+def test_a_local_root_on_a_plain_thread_is_profiled(transport: Kept) -> None:
+    """What is called below the function that began it, and until it ends."""
+    provider, exporter = TracerProvider(shutdown_on_exit=False), RecordingExporter()
+    otel_sentry_asgi.instrument(tracer_provider=provider, exporter=exporter)
+    tracer = provider.get_tracer("shop")
+
+    def work_inside() -> None:
+        wait_for_samples(sentry_sdk.get_isolation_scope().profile, 3)
+
+    def work_after(over: Any) -> None:
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            assert not over.active
+
+    def job() -> None:
+        with tracer.start_as_current_span("job"):
+            over = sentry_sdk.get_isolation_scope().profile
+            work_inside()
+        work_after(over)
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join()
+    assert provider.force_flush()
+    provider.shutdown()
+    ((_, origin),) = exporter.exported
+    assert origin.profile is not None
+    item = origin.profile.to_item(EVENT)
+    assert set(seen_in(item)) == {"work_inside"}
+    assert item["transactions"][0]["active_thread_id"] == str(thread.ident)
+    frames = {frame["function"].rpartition(".")[2] for frame in item["profile"]["frames"]}
+    assert "job" in frames
+    assert "run" not in frames  # What is further out works for others, too.
 
 
 def test_a_profile_that_is_sent_is_not_lost(transport: Kept) -> None:

@@ -128,7 +128,7 @@ def profile_of(profiles: Profiles, exchange: Exchange) -> Counter[str] | None:
 def seen_in(item: dict[str, Any]) -> Counter[str]:
     """How many samples hold which of the functions that the test made."""
     profile = item["profile"]
-    functions = [frame["function"] for frame in profile["frames"]]
+    functions = [frame["function"].rpartition(".")[2] for frame in profile["frames"]]
     stacks = [{functions[n] for n in stack} for stack in profile["stacks"]]
     return Counter(
         name
