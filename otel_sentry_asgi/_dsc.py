@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -33,8 +32,7 @@ _FIRST = ("trace_id", "public_key", "sampled", "sample_rand", "sample_rate", "or
 """What is written first: if a header has no room for all, the rest is left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientFacts:
+class ClientFacts(NamedTuple):
     """What the Sentry client contributes."""
 
     public_key: str

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from re import Pattern
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
@@ -39,8 +38,7 @@ _ROUTE = (HTTP_ROUTE, URL_TEMPLATE)
 _WHERE = {URL_PATH: (URL_PATH, OLD_TARGET), URL_FULL: FULL_URL}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
+class Noise(NamedTuple):
     """What is not sent."""
 
     spans: tuple[SpanRule, ...] = ()

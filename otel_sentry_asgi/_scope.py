@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
@@ -48,8 +48,7 @@ class Held:
     """Monotonic seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Previous:
+class Previous(NamedTuple):
     """What was current before a unit of work began."""
 
     fork: Any

@@ -7,8 +7,7 @@ An exporter is any object with these methods. It may be registered under the ent
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, TraceContext, Transaction
 from otel_sentry_asgi._policy import Clean
@@ -44,8 +43,7 @@ class Profile(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a payload comes from: the Sentry scopes of its request, None where there was none; and
     the profile of its code, where there is one."""
 

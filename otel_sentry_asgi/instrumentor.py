@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 from opentelemetry import propagate, trace
@@ -37,10 +37,12 @@ from otel_sentry_asgi._provider import can_take, remove
 from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi._traffic import otlp_endpoints
 from otel_sentry_asgi.export import Exporter
-from otel_sentry_asgi.logs import SentryLogRecordProcessor
 from otel_sentry_asgi.middleware import App, Receive, Scope, Send, run
 from otel_sentry_asgi.processor import SentrySpanProcessor
 from otel_sentry_asgi.propagator import SentryPropagator, join
+
+if TYPE_CHECKING:
+    from otel_sentry_asgi.logs import SentryLogRecordProcessor
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -116,7 +118,6 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         bridge = obtain(settings, exporter)
         bridge.pipeline.traffic.otlp = otlp_endpoints(os.environ)
         self._processor = SentrySpanProcessor()
-        self._log_processor = SentryLogRecordProcessor()
         self._wrapped = []
         if provider is None and create_provider and not can_take(trace.get_tracer_provider()):
             provider = TracerProvider()
@@ -217,12 +218,16 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             self._processor, self._provider = SentrySpanProcessor(), None
 
     def _attach_to_logs(self, provider: Any = None) -> None:
-        """Join the logger provider, as soon as there is one that takes processors."""
-        if self._logger_provider is not None or self._log_processor is None:
+        """Join the logger provider, as soon as there is one that takes processors. Only then is
+        OTel's SDK for logs imported."""
+        if self._logger_provider is not None or self._processor is None:
             return
         provider = provider if provider is not None else get_logger_provider()
         if callable(getattr(provider, "add_log_record_processor", None)):
+            from otel_sentry_asgi.logs import SentryLogRecordProcessor
+
             self._logger_provider = provider
+            self._log_processor = SentryLogRecordProcessor()
             provider.add_log_record_processor(self._log_processor)
 
     def _after_set(

@@ -21,8 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from otel_sentry_exporters._http import NotConnected, Response
 from otel_sentry_exporters._limits import RateLimits
@@ -69,8 +68,7 @@ Done = Callable[[str | None, Counts], None]
 """Called from any thread with what was delivered, or with what is lost and a discard reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """An encoded envelope."""
 
     body: bytes

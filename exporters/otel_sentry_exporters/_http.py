@@ -14,8 +14,8 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 MAX_HEAD = 65_536
@@ -36,8 +36,7 @@ class _Closed(OSError):
     """The server has hung up without an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """A status, and the headers under lower-case names."""
 
     status: int
@@ -240,7 +239,7 @@ class _Reader:
 def _answer_so_far(connected: Any) -> Response | None:
     with suppress(OSError):
         connected.settimeout(_MOMENT)
-        return replace(_read_response(connected, _MOMENT, has_body=False), persists=False)
+        return _read_response(connected, _MOMENT, has_body=False)._replace(persists=False)
     return None
 
 
@@ -251,7 +250,7 @@ def _read_response(connected: Any, timeout: float, *, has_body: bool = True) -> 
     while response.status < 200:  # What comes before it (100 Continue) is no answer.
         response = _read_head(reader)
     if has_body and response.persists and not _at_end(reader, response):
-        return replace(response, persists=False)
+        return response._replace(persists=False)
     return response
 
 

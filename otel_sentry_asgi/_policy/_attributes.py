@@ -9,10 +9,9 @@ key holds a sensitive term.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Category(Enum):
@@ -43,8 +42,7 @@ class Category(Enum):
     SECRET = "always filtered"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row. A name that ends in a dot stands for all keys that begin with it."""
 
     category: Category

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from otel_sentry_asgi._policy._attributes import Category, after_prefix, category_of
 from otel_sentry_asgi._policy._body import clean_body_text
@@ -43,8 +42,7 @@ _LONGEST_METHOD: Final = 64
 _HASHED: Final = re.compile(r"hmac:[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What happens to a value, why, and the function that does it; without one it stays."""
 
     does: str

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 FILTERED: Final = "[Filtered]"
@@ -77,8 +76,7 @@ def fold(key: str) -> str:
     return key.lower().replace("_", "-")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValueRule:
+class KeyValueRule(NamedTuple):
     """One category of `data_collection`: `off`, `denylist` or `allowlist`, with its own terms."""
 
     mode: str = "denylist"

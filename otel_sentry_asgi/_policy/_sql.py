@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 # A comment in a comment: some dialects nest them, so the rest is dropped.
@@ -40,20 +40,25 @@ _BRACKET_NAME: Final = r"\[[^\]]*\]"
 _LIKELY_NAME: Final = r'(?<![=<>])(?<![=<>]\s)"[A-Za-z_][\w$]*"|"[A-Za-z_][\w$]*"(?=\s*\.)'
 
 
+# Comments, quoted names, and literals beside numbers.
+_STANDARD: Final = (_COMMENT, _QUOTED_NAME, _DOLLAR, _Q_QUOTE, _STRING)
+_BRACKETS: Final = (_COMMENT, rf"{_QUOTED_NAME}|{_BRACKET_NAME}", _STRING, r"\[.*")
+_SQLITE: Final = (
+    *(_COMMENT, rf"{_BACKTICK_NAME}|{_BRACKET_NAME}|{_LIKELY_NAME}"),
+    *(_STRING, _DOUBLE, r"\[.*"),
+)
+_ESCAPES: Final = (_HASH_COMMENT, _BACKTICK_NAME, _ESCAPED_STRING, _ESCAPED_DOUBLE)
+_UNKNOWN: Final = (_HASH_COMMENT, _BACKTICK_NAME, _DOLLAR, _Q_QUOTE, _STRING, _DOUBLE)
+
+
+@cache
 def _tokens(comment: str, names: str, *literals: str) -> re.Pattern[str]:
-    """A pattern with a group for each kind of token; what is no token stays."""
+    """A pattern with a group for each kind of token; what is no token stays. Compiled when it is
+    first needed: an import need not wait for it."""
     literal = "|".join((*literals, _NUMBER))
     pattern = rf"(?P<comment>{comment})|(?P<name>{names})|(?P<literal>{literal}|[\"`].*)"
     return re.compile(pattern, re.DOTALL | re.IGNORECASE)
 
-
-_STANDARD: Final = _tokens(_COMMENT, _QUOTED_NAME, _DOLLAR, _Q_QUOTE, _STRING)
-_BRACKETS: Final = _tokens(_COMMENT, rf"{_QUOTED_NAME}|{_BRACKET_NAME}", _STRING, r"\[.*")
-_SQLITE: Final = _tokens(
-    _COMMENT, rf"{_BACKTICK_NAME}|{_BRACKET_NAME}|{_LIKELY_NAME}", _STRING, _DOUBLE, r"\[.*"
-)
-_ESCAPES: Final = _tokens(_HASH_COMMENT, _BACKTICK_NAME, _ESCAPED_STRING, _ESCAPED_DOUBLE)
-_UNKNOWN: Final = _tokens(_HASH_COMMENT, _BACKTICK_NAME, _DOLLAR, _Q_QUOTE, _STRING, _DOUBLE)
 
 _DIALECTS: Final = {
     _STANDARD: """
@@ -105,10 +110,10 @@ def _without_literals(statement: str, system: str) -> str:
         return statement
     dialect = _BY_SYSTEM.get(system.lower(), _UNKNOWN)
     if dialect is _ESCAPES:
-        return dialect.sub(_replace, statement)
+        return _tokens(*dialect).sub(_replace, statement)
     # Whether a backslash escapes the quote depends on dialect and settings of the server.
     sure = _DOUBTFUL.split(statement, maxsplit=1)
-    return dialect.sub(_replace, sure[0]) + (" ?" if len(sure) > 1 else "")
+    return _tokens(*dialect).sub(_replace, sure[0]) + (" ?" if len(sure) > 1 else "")
 
 
 _LONGEST_REMEMBERED: Final = 2_000

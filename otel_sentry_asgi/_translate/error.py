@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_sentry_asgi._model import Data
-from otel_sentry_asgi._translate.traceback import Frame, ParsedException, parse_traceback
+
+if TYPE_CHECKING:
+    from otel_sentry_asgi._translate.traceback import Frame, ParsedException
 
 TYPE = "exception.type"
 MESSAGE = "exception.message"
@@ -20,6 +22,9 @@ def to_exception_values(
 
     A stack trace that is not Python's, or none, gives the exception without frames.
     """
+    # Rarely needed, and no import should wait for it.
+    from otel_sentry_asgi._translate.traceback import ParsedException, parse_traceback
+
     chain = parse_traceback(_text(attributes, STACKTRACE))
     if not chain:
         chain = [ParsedException(_text(attributes, TYPE) or "Error", _text(attributes, MESSAGE))]

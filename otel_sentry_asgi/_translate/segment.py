@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
 
@@ -32,8 +32,7 @@ STRETCH = 64
 """Children that are translated at a stretch: well below a millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """What the ASGI layer knows about the request of a segment."""
 
     request: Data | None = None
