@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import threading
 
@@ -22,6 +23,10 @@ def _begin_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
+
+# Sockets import this when they first look a host up: for uploads, on a thread. A child that was
+# forked meanwhile waited for the lock of that import, or never found the codec.
+codecs.lookup("idna")
 
 
 def obtain(settings: Settings | None = None, exporter: Exporter | None = None) -> Bridge:

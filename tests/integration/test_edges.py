@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -26,7 +27,7 @@ from otel_sentry_asgi.export import Clean, Origin, Transaction
 from tests.integration.apps import AT_ONCE, Shop
 from tests.integration.conftest import Run, ids, title
 from tests.support.kent import Kent
-from tests.support.server import serve
+from tests.support.server import Lifespan, serve
 
 Init = Callable[..., None]
 HTTP = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
@@ -135,6 +136,47 @@ def test_an_application_without_lifespan_support_is_no_error(
         pass
     sentry_sdk.flush()
 
+    assert kent.errors() == []
+
+
+def test_a_start_up_that_fails_before_the_first_event_still_ends_the_server(
+    init: Init, provider: TracerProvider
+) -> None:
+    """Starlette makes its middlewares when the lifespan begins, and uvicorn is told to insist."""
+    init()
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+    app, wrong = Starlette(), dict[str, Any](no_such="argument")
+    app.add_middleware(SentryMiddleware, **wrong)
+    with (
+        pytest.raises(RuntimeError, match="did not start"),
+        serve(OpenTelemetryMiddleware(app, tracer_provider=provider), lifespan="on"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("lifespan", ["on", "auto"])
+@pytest.mark.parametrize("old", [False, True])
+def test_an_application_that_refuses_the_lifespan_is_told_of_the_end(
+    lifespan: Lifespan, old: bool, init: Init, provider: TracerProvider, kent: Kent
+) -> None:
+    """What ended a moment before is there when the server has stopped; ASGI 2 and 3."""
+    init()
+    otel_sentry_asgi.instrument(tracer_provider=provider, settle=60, linger=60)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"HTTP only, not {scope['type']}")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def older(scope: Any) -> Any:
+        return partial(app, scope)
+
+    served = OpenTelemetryMiddleware(older if old else app, tracer_provider=provider)
+    with serve(served, lifespan=lifespan) as url:
+        assert httpx.get(f"{url}/a").status_code == 200
+
+    assert [item.body["transaction"] for item in kent.transactions()] == ["GET /a"]
     assert kent.errors() == []
 
 

@@ -89,6 +89,40 @@ def test_a_child_shares_nothing_with_its_parent(provider: str) -> None:
     assert all(len(processes) == 1 for processes in owners.values())
 
 
+@pytest.mark.parametrize("exporter", ["envelope.EnvelopeExporter", "sdk.SdkExporter"])
+@pytest.mark.parametrize("compression", ["gzip", "br"])
+def test_no_thread_of_uploads_imports_a_module(exporter: str, compression: str) -> None:
+    """A child that is forked meanwhile would wait for the lock of that import for ever."""
+    module, name = exporter.split(".")
+    with SlowSentry(0) as sentry:
+        facts = scenario(
+            f"""
+import os, threading
+from opentelemetry.sdk.trace import TracerProvider
+from otel_sentry_exporters.{module} import {name}
+
+imported = []
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if threading.current_thread() is not threading.main_thread():
+            imported.append(name)
+
+sentry_sdk.init(dsn={sentry.dsn!r}, traces_sample_rate=1.0, release="a",
+                _experiments={{"transport_compression_algo": {compression!r}}})
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument(exporter={name}())
+sys.meta_path.insert(0, Finder())
+for _ in range(2):
+    with trace.get_tracer("x").start_as_current_span("a"):
+        sentry_sdk.capture_message("hello")
+    otel_sentry_asgi._active.active().pipeline.force_flush(20)
+report(imported=imported, stats=otel_sentry_asgi.stats())
+"""
+        )
+    assert facts["imported"] == []
+    assert facts["stats"]["transactions"] == 2
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_what_multiprocessing_starts_sends_its_own_up_to_its_end(method: str) -> None:
     """Forked ones end without exit handlers."""

@@ -285,3 +285,62 @@ sys.stdout.flush(); os._exit(0)
     assert facts["arrived"] >= 2, "the message and the transaction"
     assert facts["tunnels"] >= 2, "one of each"
     assert facts["urls"] == ["/shop"]
+
+
+@MODES
+def test_otlp_to_endpoints_that_only_the_code_names_is_left_out(mode: str) -> None:
+    """OTel's processors and readers suppress the spans of their exporters' uploads, in a request
+    and on threads of their own. Of an exporter that nobody runs so, the URL must be known."""
+    facts = scenario(
+        SET_UP
+        + """
+import requests
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+CODE = HOST + "/collector/v1/"
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=CODE + "traces")))
+reader = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=CODE + "metrics"))
+meters = MeterProvider([reader])
+logs = LoggerProvider()
+logs.add_log_record_processor(
+    BatchLogRecordProcessor(OTLPLogExporter(endpoint=CODE + "logs")))
+init()
+otel_sentry_asgi.instrument(logger_provider=logs, meter_provider=meters,
+                            ignore_orphan_clients=False)
+
+async def app(scope, receive, send):
+    logs.get_logger("x").emit(body="hello", severity_number=SeverityNumber.INFO)
+    await hello(scope, receive, send)
+
+for _ in range(2):
+    get(OpenTelemetryMiddleware(app), "/a")
+    for one in (provider, meters, logs):
+        one.force_flush()
+requests.post(CODE + "mine", data=b"x")
+sent = names()
+urls = sorted({to(span) for one in payloads("transaction") for span in one["spans"]})
+uploads = sorted(set(Server.posts))
+for one in (meters, logs):
+    one.shutdown()
+report(names=sent, urls=urls, uploads=uploads)
+""",
+        env={"OTEL_SEMCONV_STABILITY_OPT_IN": mode},
+    )
+    assert facts["uploads"] == [
+        "/collector/v1/logs",
+        "/collector/v1/metrics",
+        "/collector/v1/mine",
+        "/collector/v1/traces",
+        "/v1/traces",
+    ]
+    first, second, by_hand = facts["names"]
+    assert (first, second) == ("GET /a", "GET /a")
+    assert "/collector/v1/mine" in by_hand
+    assert [url for url in facts["urls"] if "v1" in url] == []
