@@ -152,6 +152,8 @@ class Bridge:
             self.issues.finished(unit)
             if unit.profile is not None:
                 stop(unit)
+            # Shortened for those that end later: with many that overlap each would look at all.
+            unit.previous = _without_finished(unit.previous)
             self.leave(unit, unit.previous)
 
     def exported(self, tree: Tree) -> None:

@@ -39,6 +39,8 @@ _WORST: Final = 12
 """Bytes of one character: two escapes."""
 _PLAIN: Final = 2
 """Bytes of a printable one of ASCII: a quote or backslash has one before it."""
+_EXPONENTS: Final = 1.25
+"""`1e-07` for `1e-7`: at most one byte more for four, and there is a comma behind each."""
 _SPAN: Final = 400
 """Bytes of a span, at most, without its texts, attributes and links."""
 
@@ -73,10 +75,12 @@ _LAST: Final = (
 def _fits(transaction: Transaction, limit: int) -> bool:
     """Whether it is surely small enough; cheap, and False where in doubt."""
     if _encode is not None:
-        # Some 1 us for each child; the walk below takes 5. Escaped as sentry-sdk does it, a
-        # character takes three times as many bytes as in UTF-8 at most.
+        # Some 1 us for each child; the walk below takes 5. sentry-sdk escapes all but ASCII, which
+        # takes three times as many bytes as UTF-8 at most; of ASCII it makes the same, but for
+        # exponents.
         with suppress(TypeError):
-            return len(_encode(transaction)) * 3 <= limit
+            encoded = _encode(transaction)
+            return len(encoded) * (_EXPONENTS if encoded.isascii() else 3) <= limit
     return _at_most(transaction) <= limit
 
 

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 
 import otel_sentry_asgi
 from otel_sentry_asgi._pipeline import Pipeline
+from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi.testing import RecordingExporter
 from tests.integration.prelude import DSN, Kept
@@ -121,6 +122,22 @@ def test_the_event_loop_has_its_turn_in_the_middle_of_a_large_transaction(
     [transaction] = service.exporter.transactions
     assert len(transaction["spans"]) == STRETCH * 3
     assert len(pauses) == 3 + 1  # And one behind it.
+
+
+def test_roots_that_overlap_in_one_context_do_not_hold_those_that_have_ended(
+    serve: Callable[..., Service],
+) -> None:
+    """Each would be looked at by every one that ends later."""
+    service = serve()
+    roots = [service.tracer.start_span("root", kind=SpanKind.CONSUMER) for _ in range(50)]
+    for root in roots[:-1]:
+        root.end()
+    exchange, held = current_exchange.get(), 0
+    while exchange is not None and exchange.previous is not None:
+        exchange, held = exchange.previous.exchange, held + 1
+    assert held <= 2
+    roots[-1].end()
+    assert current_exchange.get() is None
 
 
 class Resting(RecordingExporter):

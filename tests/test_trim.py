@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
-from otel_sentry_asgi._trim import LIMIT, _at_most, trim
+from otel_sentry_asgi._trim import LIMIT, _at_most, _fits, _size, trim
 from otel_sentry_asgi.testing import span
 from tests.payload import problems
 from tests.policies import PRIVATE
@@ -139,3 +139,23 @@ def test_a_limit_that_nothing_meets_leaves_what_relay_needs(limit: int) -> None:
     payload = transaction(3, {"url": "/"}, {"a": "b"}, key="value" * 1_000)
     trim(payload, limit)
     assert accepted(payload)
+
+
+VALUES = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(2**63), 2**63 - 1),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.just(1e-7),
+)
+
+
+@given(st.dictionaries(st.text("abc\u20ac", max_size=3), st.lists(VALUES, max_size=30), max_size=3))
+@limits(max_examples=300)
+def test_what_surely_fits_does(parts: dict[str, Any]) -> None:
+    payload: Any = {**parts, "spans": []}
+    assert not _fits(payload, _size(payload) - 1)
+
+
+def test_what_fits_is_mostly_known_without_a_slow_look() -> None:
+    payload = transaction(800, **{"db.statement": "SELECT 1", "db.system": "postgresql"})
+    assert _fits(payload, int(_size(payload) * 1.3))
