@@ -41,7 +41,7 @@ def start(server: str, **variables: str) -> tuple[ChildProcess, str]:
         arguments = [part.format(port=port) for part in SERVERS[server]]
         return [sys.executable, "-m", *arguments, "tests.integration.servers:app"]
 
-    child, port = spawn(command, env=lambda _: variables, ready=accepts)
+    child, port = spawn(command, env=lambda _: variables, ready=accepts, timeout=60)
     return child, f"http://{HOST}:{port}"
 
 
