@@ -137,7 +137,7 @@ class Events:
                 # A transaction was clean, but scopes and processors of integrations add to it.
                 if event.get("request") and event["request"] != exchange.sent_request:
                     event["request"] = policy.request(event["request"])
-                policy.clean_scope_data(event)
+                policy.clean_scope_data(event, _secrets(event, exchange, policy))
                 if REMARKS not in hint:
                     sentry.annotate(event)
                 return event
@@ -180,6 +180,22 @@ class Events:
         if error is not None:
             return self._issues.is_ignored(error) or not self._ledger.claim(error)
         return self._issues.lifespan_failed and logger in SERVER_LOGGERS
+
+
+def _secrets(event: Any, exchange: Exchange, policy: Policy) -> frozenset[str]:
+    """What must not be in the data that scopes have added to a transaction, if they have."""
+    if _OF_SCOPES.isdisjoint(event) and event["contexts"].keys() <= _OF_BRIDGE:
+        return frozenset()
+    return policy.secrets_of(exchange.request(), exchange.sent_request)
+
+
+_OF_SCOPES = frozenset({"tags", "extra", "user", "breadcrumbs"})
+_OF_BRIDGE = frozenset(
+    {
+        *("trace", "otel", "response", "profile", "runtime", "os"),
+        *("cloud_resource", "container", "kubernetes"),
+    }
+)
 
 
 def _add_contexts(event: Any, contexts: dict[str, Data]) -> None:

@@ -22,8 +22,7 @@ EMPTY: dict[str, Any] = {
 }
 """What `data_collection={}` comes to."""
 
-STRICT: dict[str, Any] = {
-    "provided_by_user": True,
+OFF: dict[str, Any] = {
     "user_info": False,
     "cookies": {"mode": "off"},
     "http_headers": {"request": {"mode": "off"}},
@@ -34,9 +33,11 @@ STRICT: dict[str, Any] = {
     "database_query_data": False,
     "queues": False,
     "stack_frame_variables": False,
-    "frame_context_lines": 5,
 }
 """A `data_collection` with every category off."""
+
+STRICT: dict[str, Any] = {"provided_by_user": True, **OFF, "frame_context_lines": 5}
+"""What `data_collection=OFF` comes to."""
 
 PRIVATE: Policy = to_policy(None, pii=False)
 OPEN: Policy = to_policy(None, pii=True)

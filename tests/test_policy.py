@@ -456,3 +456,40 @@ def test_a_breadcrumb_may_have_data_of_any_form(data: Any) -> None:
     event: Any = {"breadcrumbs": [{"category": "query", "message": "SELECT 1", "data": data}]}
     PRIVATE.clean_error(event)
     assert event["breadcrumbs"][0]["message"] == "SELECT ?"
+
+
+def test_a_secret_of_the_request_is_taken_out_of_free_texts_and_of_nothing_else() -> None:
+    """A client could change names, statements and the like at will."""
+    data = {
+        "shop.note": "for sesame-1",
+        "shop.notes": ["a", "sesame-1"],
+        "http.route": "/sesame-1",
+        "db.collection.name": "sesame-1",
+    }
+    link = {"attributes": {"shop.note": "sesame-1"}}
+    made: Any = {
+        "transaction": "GET /sesame-1",
+        "request": {"url": "https://h/", "headers": {"x-api-key": "sesame-1"}},
+        "contexts": {"trace": {"data": dict(data), "links": [link]}},
+        "spans": [{"description": "sesame-1", "data": dict(data)}],
+        "tags": {"seen": "sesame-1"},
+    }
+    cleaned: Any = PRIVATE.clean(made).payload
+    trace, (span,) = cleaned["contexts"]["trace"], cleaned["spans"]
+    for attributes in (trace["data"], span["data"]):
+        assert attributes == {
+            **data,
+            "shop.note": "for [Filtered]",
+            "shop.notes": ["a", "[Filtered]"],
+        }
+    assert trace["links"] == [{"attributes": {"shop.note": "[Filtered]"}}]
+    assert cleaned["tags"] == {"seen": "[Filtered]"}
+    assert (cleaned["transaction"], span["description"]) == ("GET /sesame-1", "sesame-1")
+
+
+def test_data_of_a_breadcrumb_is_cleaned_by_the_keys_in_it() -> None:
+    crumb = {"category": "x", "data": {"a": {"b": [{"pwd": "sesame", "n": 1}]}, "l": [{"pwd": 1}]}}
+    assert PRIVATE.clean_crumb(crumb)["data"] == {
+        "a": {"b": [{"pwd": "[Filtered]", "n": 1}]},
+        "l": [{"pwd": "[Filtered]"}],
+    }

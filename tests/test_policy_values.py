@@ -152,13 +152,42 @@ def test_what_is_kept_is_no_secret() -> None:
         ("x-api-key", "sesame", {"sesame"}),
         ("x-forwarded-for", "192.0.2.7, 192.0.2.8", {"192.0.2.7", "192.0.2.8"}),
         ("x-real-ip", "192.0.2.7", {"192.0.2.7"}),
-        ("forwarded", "for=192.0.2.7;by=192.0.2.8", {"for=192.0.2.7", "by=192.0.2.8"}),
+        (
+            "forwarded",
+            'for=192.0.2.7;by=192.0.2.8, For="192.0.2.9"',
+            {"for=192.0.2.7", "by=192.0.2.8", "192.0.2.7", "192.0.2.9"},
+        ),
+        # Joined by what makes the request of a scope.
+        ("x-api-key", "opensesame, opensesam2", {"opensesame", "opensesam2"}),
+        ("authorization", "Bearer opensesame, Bearer opensesam2", {"opensesame", "opensesam2"}),
+        ("baggage", "color=teal,token=opensesame", {"opensesame"}),
+        ("referer", "https://u:opensesame@h/p?token=opensesam2", {"opensesame", "opensesam2"}),
+        ("referer", "https://h/?next=https%3A%2F%2Fh%2F%3Ftoken%3Dopensesame", {"opensesame"}),
     ],
 )
 def test_a_filtered_header_is_a_secret_and_so_are_its_parts(
     name: str, value: str, secrets: set[str]
 ) -> None:
     assert secrets <= secrets_of(headers={name: value})
+
+
+def test_a_header_that_is_left_out_is_taken_apart_all_the_same() -> None:
+    found = secrets_of(STRICTEST, headers={"baggage": "color=turquoise,shop=1;token=opensesame"})
+    assert found == {"turquoise", "opensesame"}
+    found = secrets_of(STRICTEST, headers={"referer": "https://h/products?token=opensesame"})
+    assert found == {"opensesame"}
+
+
+def test_of_a_cookie_that_came_twice_both_values_are_secrets() -> None:
+    headers = {"cookie": "sid=first; sid=second"}
+    assert {"first", "second"} <= secrets_of(OPEN, headers=headers, cookies={"sid": "second"})
+
+
+def test_the_keys_of_what_is_taken_out_are_no_secrets() -> None:
+    """Else a later text would lose the key by which its value is judged."""
+    found = secrets_of(query_string="next=%2Fp%3Fpassword%3Dopensesame%26quantity%3D1")
+    assert "opensesame" in found
+    assert not {"password", "quantity"} & found
 
 
 def test_name_and_password_of_basic_authentication_are_secrets() -> None:
@@ -215,6 +244,13 @@ def clean(text: str, *secrets: str, query: KeyValueRule = IMPERSONAL) -> str:
     once = cleaner(text)
     assert cleaner(once) == once
     return once
+
+
+def test_a_password_with_a_slash_is_one() -> None:
+    assert clean("at https://user:pass/word@h/p now") == f"at https://{FILTERED}@h/p now"
+    assert clean("https://user:pass/word@h", "user") == f"https://{FILTERED}@h"
+    for harmless in ("see https://h/@bob", "see https://h:80/@bob"):
+        assert clean(harmless) == harmless
 
 
 def test_secrets_are_replaced_wherever_they_stand() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from otel_sentry_asgi._policy._attributes import Category, after_prefix, category_of
-from otel_sentry_asgi._policy._body import clean_body_text
+from otel_sentry_asgi._policy._body import clean_body, clean_body_text
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._rules import (
     ADDRESS_HEADER_TERMS,
@@ -128,15 +128,21 @@ def _each(clean: Callable[[str], str]) -> Cleaner:
 
 
 def _by_text(of: Collection, because: str) -> Rule:
-    """For the value of a key that says nothing: the URLs in its text are cleaned."""
-    clean = _each(text_cleaner(frozenset(), of.query, of.terms))
+    """For the value of a key that says nothing: the URLs in its text are cleaned, and values by
+    key (of breadcrumbs; OTel's attributes may become such) by their keys."""
+    text = text_cleaner(frozenset(), of.query, of.terms)
 
-    def cleaned(value: Any, around: Mapping[str, Any]) -> Any:
-        if type(value) is str and "=" not in value and "://" not in value:
-            return value  # The common case: `text_cleaner` finds nothing there.
-        return clean(value, around)
+    def clean(value: Any, around: Mapping[str, Any]) -> Any:
+        if isinstance(value, str):
+            # The common case: `text_cleaner` finds nothing there.
+            return value if "=" not in value and "://" not in value else text(value)
+        if isinstance(value, Mapping):
+            return clean_body(value, lambda key: is_sensitive(key, of.terms), text)
+        if isinstance(value, (list, tuple)):
+            return type(value)(clean(item, around) for item in value)
+        return value
 
-    return Rule("kept, URLs in it cleaned", because, cleaned)
+    return Rule("kept, URLs in it cleaned", because, clean)
 
 
 def _url_cleaner(of: Collection) -> Callable[[str], str]:
@@ -290,6 +296,11 @@ _BY_CATEGORY: Final[dict[Category, Callable[[str, Collection], Rule]]] = {
     Category.RESPONSE_BODY: _body("outgoing_response", "incoming_response"),
     Category.TEXT: _text,
 }
+
+
+def is_free_text(key: str) -> bool:
+    """Whether the key says nothing about its value: anything may be in it."""
+    return category_of(key) in (Category.TERMS, Category.TEXT)
 
 
 # -- by the settings ------------------------------------------------------------------------------

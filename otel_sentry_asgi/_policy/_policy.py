@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Transaction
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
-from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, rule_of
+from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, is_free_text, rule_of
 from otel_sentry_asgi._policy._memo import Memo
 from otel_sentry_asgi._policy._remarks import remarks_on, removed
 from otel_sentry_asgi._policy._request import clean_request
@@ -61,12 +61,14 @@ class Policy(Collection):
 
     _attributes: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
     _headers: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
+    _free: Memo[bool] = field(init=False, repr=False, compare=False)
     _text: Callable[[str], str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         remember = object.__setattr__
         remember(self, "_attributes", Memo(lambda key: rule_of(key, self).clean))
         remember(self, "_headers", Memo(lambda name: header_rule(name, self).clean))
+        remember(self, "_free", Memo(is_free_text))
         remember(self, "_text", text_cleaner(_NO_SECRETS, self.query, self.terms))
 
     def clean(self, transaction: Transaction) -> Clean[Transaction]:
@@ -76,9 +78,27 @@ class Policy(Collection):
         self._clean_resource(contexts)
         for span in transaction.get("spans", ()):
             self._clean_span(span)
-        self.clean_scope_data(transaction)
-        self._clean_request(cast("Data", transaction))
+        raw = transaction.get("request") or {}
+        request = self.request(raw)
+        free = [one for one in _holders(transaction) if self._has_free_text(one)]
+        secrets = secrets_in(raw, request) if free or "tags" in transaction else _NO_SECRETS
+        for attributes in free:
+            self.take_out(attributes, secrets)
+        self.clean_scope_data(transaction, secrets)
+        self._clean_request(cast("Data", transaction), request)
         return Clean(transaction)
+
+    def take_out(self, attributes: Data, secrets: frozenset[str]) -> None:
+        """Take *secrets* out of what keys without a row hold, and of messages of exceptions. Names,
+        statements and the like are left: a client could change them at will. Changes the attributes
+        in place."""
+        clean = text_cleaner(secrets, self.query, self.terms)
+        for key, value in attributes.items():
+            if self._free[key]:
+                attributes[key] = clean_strings(value, clean)
+
+    def _has_free_text(self, attributes: Data) -> bool:
+        return any(map(self._free.__getitem__, attributes))
 
     def clean_error(
         self, event: ErrorEvent, secrets: frozenset[str] = _NO_SECRETS
@@ -179,18 +199,18 @@ class Policy(Collection):
         system = system_of(attributes)
         return without_literals(text, system) if system and not is_command(system) else text
 
-    def secrets_of(self, request: Data | None) -> frozenset[str]:
+    def secrets_of(self, request: Data | None, cleaned: Data | None = None) -> frozenset[str]:
         """The values of *request* (uncleaned) that the policy forbids, to be searched for
-        elsewhere."""
+        elsewhere. *cleaned* is what it has made of the request, if that is known."""
         if request is None:
             return _NO_SECRETS
-        return secrets_in(request, self.request(request))
+        return secrets_in(request, self.request(request) if cleaned is None else cleaned)
 
-    def _clean_request(self, event: Data) -> None:
-        """The request, and the remarks on all that was filtered."""
+    def _clean_request(self, event: Data, cleaned: Data | None = None) -> None:
+        """The request (*cleaned*, if that is known), and the remarks on all that was filtered."""
         raw = event.get("request") or {}
         if "request" in event:
-            event["request"] = self.request(raw)
+            event["request"] = self.request(raw) if cleaned is None else cleaned
         noted = remarks_on(event)
         if "body_removed" in raw and "incoming_request" in self.bodies:
             noted.setdefault("request", {})["data"] = removed(**raw["body_removed"])
@@ -345,6 +365,16 @@ _CREDENTIALS: Final = re.compile(r"//[^/\s]*@")
 
 def _plain_url(url: str) -> str:
     return without_credentials(url).partition("?")[0].partition("#")[0]
+
+
+def _holders(transaction: Any) -> Iterator[Data]:
+    """What holds attributes in a transaction: its root, its spans, and their links."""
+    trace = transaction.get("contexts", {}).get("trace") or {}
+    for span in (trace, *transaction.get("spans", ())):
+        if "data" in span:
+            yield span["data"]
+        for link in span.get("links") or ():
+            yield link.get("attributes") or {}
 
 
 def _values(interface: Any) -> list[Data]:

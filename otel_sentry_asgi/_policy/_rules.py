@@ -108,7 +108,9 @@ def _allows(mode: str, terms: tuple[str, ...], extra: tuple[str, ...], key: str)
 @lru_cache(maxsize=4_096)
 def is_sensitive(key: str, extra: tuple[str, ...] = ()) -> bool:
     """Whether a built-in or an *extra* term is in the key, or it signs a URL."""
-    return fold(key) in _SIGNATURES or bool(term_in(key, SENSITIVE_TERMS) or term_in(key, extra))
+    return fold(key).rpartition(".")[2] in _SIGNATURES or bool(
+        term_in(key, SENSITIVE_TERMS) or term_in(key, extra)
+    )
 
 
 def term_in(key: str, terms: tuple[str, ...]) -> str:

@@ -13,23 +13,36 @@ from urllib.parse import unquote, unquote_plus
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
+    INSENSITIVE,
     SECRET_HEADERS,
+    URL_HEADERS,
     KeyValueRule,
     clean_query,
+    clean_url,
 )
 
 _SHORTEST_SECRET: Final = 4
 """Shorter values are found everywhere: `1`, `no`, `GET`."""
+_LONG_SECRET: Final = 8
+"""A part of a value may be a word of the language."""
 
 # What a local variable looks like when it prints a request's headers, cookies, URL or scope.
 _CARRIERS: Final = re.compile(
     r"\b(?:Headers|MutableHeaders|RequestHeaders|CIMultiDict|CIMultiDictProxy|EnvironHeaders"
     r"|QueryParams|ImmutableMultiDict|Cookies|URL|Scope)\("
 )
-# `user:password@` behind a scheme. Of one class each and bounded, so linear in the text.
-_CREDENTIALS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/'\"\[]{1,512}@")
+# `user:password@` behind a scheme; with a slash in it, if what follows the colon is no port. Of one
+# class each and bounded, so linear in the text.
+_CREDENTIALS: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
+    r"(?:(?:\[Filtered\]|[^\s/'\"\[]){1,512}"
+    r"|(?:\[Filtered\]|[^\s/'\"\[:@]){0,128}:(?![0-9]{1,5}[/?#])[^\s'\"\[]{1,512})@"
+)
 _QUERY: Final = re.compile(r"(?<=[^\s'\"<>])([?#])([^\s'\"<>]+)")
 _PARTS: Final = re.compile(r"[\s,;]+")
+_FORWARDED_FOR: Final = re.compile(r"(?i)\bfor=\"?([^\s,;\"]+)")
+_WORDS: Final = re.compile(r"[^\s,;&?#=/@:\"]{8,}(?![^\s,;&?#/@:\"])")
+"""What stands alone or behind a `=`, not the keys before it."""
 
 # A long value that prints as bytes: a raw body has no keys to judge by.
 _BYTES: Final = re.compile(r"(?:b|bytearray\(b)['\"].{20}", re.DOTALL)
@@ -40,8 +53,19 @@ def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
     """The texts of a raw request that are not in its cleaned form."""
     found: set[str] = set()
     for name, value in _filtered(raw, cleaned, "headers"):
-        found.update({value, value.rpartition(" ")[2], *_parts_of(name, value)})
-    for _, value in _filtered(raw, cleaned, "cookies"):
+        kept = (cleaned.get("headers") or {}).get(name)
+        if isinstance(kept, str) and kept != FILTERED:
+            found.update(_taken_out(value, kept))
+        elif name == "baggage":
+            found.update(_taken_out(value, ""))
+        elif name in URL_HEADERS:
+            found.update(_taken_out(value, clean_url(value, INSENSITIVE)))
+        else:
+            # A header that came more than once has been joined.
+            repeated = [one for one in value.split(", ") if len(one) >= _LONG_SECRET]
+            for single in (value, *repeated):
+                found.update({single, single.rpartition(" ")[2], *_parts_of(name, single)})
+    for value in _filtered_cookies(raw, cleaned):
         found.update({value, unquote(value), value.strip('"')})
     found.update(_secrets_in_query(raw.get("query_string"), cleaned.get("query_string")))
     found.update(_secrets_in_body(raw.get("data"), cleaned.get("data")))
@@ -54,10 +78,20 @@ def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
 
 
 def _filtered(raw: Data, cleaned: Data, part: str) -> Iterator[tuple[str, str]]:
-    kept = cleaned.get(part) or {}
-    for name, value in (raw.get(part) or {}).items():
+    kept, given = cleaned.get(part) or {}, raw.get(part) or {}
+    for name, value in given.items() if isinstance(given, Mapping) else ():
         if kept.get(name) != value and isinstance(value, str):
             yield name, value
+
+
+def _filtered_cookies(raw: Data, cleaned: Data) -> Iterator[str]:
+    """Also of those that came more than once: by name there is only the last."""
+    yield from (value for _, value in _filtered(raw, cleaned, "cookies"))
+    kept = cleaned.get("cookies") or {}
+    for pair in str((raw.get("headers") or {}).get("cookie", "")).split(";"):
+        name, _, value = pair.strip().partition("=")
+        if kept.get(name) != value:
+            yield value
 
 
 def _parts_of(header: str, value: str) -> list[str]:
@@ -67,7 +101,25 @@ def _parts_of(header: str, value: str) -> list[str]:
         with suppress(ValueError):
             decoded = b64decode(encoded).decode("utf-8", "replace")
             return [decoded, decoded.partition(":")[2]]
-    return _PARTS.split(value) if "forwarded" in header or "-ip" in header else []
+    if "forwarded" in header or "-ip" in header:
+        return [*_PARTS.split(value), *_FORWARDED_FOR.findall(value)]
+    return []
+
+
+def _taken_out(raw: str, cleaned: str) -> Iterator[str]:
+    """The words of a text by keys (a URL, baggage, a query) that are not in its cleaned form."""
+    kept = set(_words(cleaned))
+    return (word for word in _words(raw) if word not in kept)
+
+
+def _words(text: str) -> Iterator[str]:
+    """Those of `_LONG_SECRET` characters, also those that a URL in a URL holds."""
+    for _ in range(3):
+        yield from _WORDS.findall(text)
+        decoded = unquote_plus(text)
+        if decoded == text:
+            return
+        text = decoded
 
 
 def _secrets_in_body(raw: Any, cleaned: Any) -> Iterator[str]:
@@ -93,6 +145,7 @@ def _secrets_in_query(raw: str | None, cleaned: str | None) -> Iterator[str]:
     for pair in _pairs(raw):
         if pair not in kept:
             yield from (pair[1], unquote_plus(pair[1]))
+    yield from _taken_out(raw, cleaned or "")
 
 
 def _pairs(query: str) -> Iterator[tuple[str, str]]:
@@ -107,11 +160,12 @@ def text_cleaner(
     """What takes *secrets*, credentials of URLs and forbidden query parameters out of a text."""
     # The longest first: one may be the beginning of another.
     ordered = sorted(secrets, key=len, reverse=True)
-    secret = re.compile("|".join(map(re.escape, ordered))) if secrets else None
 
     def clean(text: str) -> str:
-        if secret is not None:
-            text = secret.sub(FILTERED, text)
+        for secret in ordered:
+            if secret in text:  # Most texts hold none, and a pattern is made slowly.
+                text = re.sub("|".join(map(re.escape, ordered)), FILTERED, text)
+                break
         if "://" in text and "@" in text:
             text = _CREDENTIALS.sub(rf"\1{FILTERED}@", text)
         if "=" in text or "://" in text:

@@ -8,26 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.policies import OFF
+
 PRIVATE, OPEN, COLLECTING, STRICT = "private", "open", "collecting", "strict"
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     PRIVATE: {},
     OPEN: {"send_default_pii": True},
     COLLECTING: {"data_collection": {}},
-    STRICT: {
-        "data_collection": {
-            "user_info": False,
-            "cookies": {"mode": "off"},
-            "http_headers": {"request": {"mode": "off"}},
-            "http_bodies": [],
-            "url_query_params": {"mode": "off"},
-            "graphql": {"document": False, "variables": False},
-            "gen_ai": {"inputs": False, "outputs": False},
-            "database_query_data": False,
-            "queues": False,
-            "stack_frame_variables": False,
-        }
-    },
+    STRICT: {"data_collection": OFF},
 }
 
 WITH_PII: Final = frozenset({OPEN, COLLECTING})
@@ -65,6 +54,11 @@ _HEADERS: Final = {
 }
 HEADERS: Final = {name: value for name, (value, _, _) in _HEADERS.items()}
 
+HEADERS_MAY: Final = {
+    name: (value.replace(needle, "{}"), may) for name, (value, needle, may) in _HEADERS.items()
+}
+"""With a gap for the value, and where that may leave."""
+
 QUERY: Final = (
     "token=query-token&q=query-plain&api%5Fkey=query-encoded"
     "&next=https%3A%2F%2Fu%3Aquery-userinfo%40h%2F%3Ftoken%3Dquery-nested"
@@ -90,6 +84,8 @@ _ATTRIBUTES: Final = {
 }
 ATTRIBUTES: Final = {key: value for key, (value, _) in _ATTRIBUTES.items()}
 
+ATTRIBUTES_MAY: Final = {key: may for key, (_, may) in _ATTRIBUTES.items()}
+
 _RESOURCE: Final = {
     "process.owner": ("resource-owner", WITH_PII),
     "process.command_line": ("resource-command", NEVER),
@@ -97,6 +93,8 @@ _RESOURCE: Final = {
     "service.name": ("resource-name", frozenset(SETTINGS)),
 }
 RESOURCE: Final = {key: value for key, (value, _) in _RESOURCE.items()}
+
+RESOURCE_MAY: Final = {key: may for key, (_, may) in _RESOURCE.items()}
 
 PLACES: Final = [
     *(Place(value, may) for _, value, may in _HEADERS.values()),
