@@ -88,7 +88,7 @@ def timed(work: Callable[[], Any]) -> int:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_policy_costs_less_than_a_third_of_the_translation(name: str) -> None:
+def test_the_policy_costs_less_than_two_fifths_of_the_translation(name: str) -> None:
     """Of spans that have not been seen before. Medians of runs that take turns in one process; the
     best of five, for a busy machine."""
     policy = POLICIES[name]
@@ -102,7 +102,7 @@ def test_the_policy_costs_less_than_a_third_of_the_translation(name: str) -> Non
             payload = translated()
             cleaning.append(timed(lambda payload=payload: policy.clean(payload)))  # type: ignore[misc]
         ratios.append(statistics.median(cleaning) / statistics.median(translating))
-    assert min(ratios) < 1 / 3, ratios
+    assert min(ratios) < 2 / 5, ratios
 
 
 # What would make a pattern go back, and back again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast, final
 
@@ -11,7 +11,7 @@ from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Trans
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, is_free_text, rule_of
-from otel_sentry_asgi._policy._memo import Memo
+from otel_sentry_asgi._policy._memo import MAX_KEYS, Memo
 from otel_sentry_asgi._policy._remarks import remarks_on, removed
 from otel_sentry_asgi._policy._request import clean_request
 from otel_sentry_asgi._policy._rules import FILTERED, is_sensitive, term_in, without_credentials
@@ -62,6 +62,8 @@ class Policy(Collection):
     _attributes: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
     _headers: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
     _free: Memo[bool] = field(init=False, repr=False, compare=False)
+    _named: set[str] = field(init=False, repr=False, compare=False)
+    """Keys that are known to be no free text."""
     _text: Callable[[str], str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Policy(Collection):
         remember(self, "_attributes", Memo(lambda key: rule_of(key, self).clean))
         remember(self, "_headers", Memo(lambda name: header_rule(name, self).clean))
         remember(self, "_free", Memo(is_free_text))
+        remember(self, "_named", set())
         remember(self, "_text", text_cleaner(_NO_SECRETS, self.query, self.terms))
 
     def clean(self, transaction: Transaction) -> Clean[Transaction]:
@@ -76,11 +79,11 @@ class Policy(Collection):
         contexts = transaction.get("contexts", {})
         self._clean_trace(cast("Data", transaction), contexts)
         self._clean_resource(contexts)
-        for span in transaction.get("spans", ()):
-            self._clean_span(span)
+        spans = transaction.get("spans", ())
+        free = [span["data"] for span in spans if self._clean_span(span)]
+        free += filter(self._has_free_text, _holders_beside(contexts.get("trace") or {}, spans))
         raw = transaction.get("request") or {}
         request = self.request(raw)
-        free = [one for one in _holders(transaction) if self._has_free_text(one)]
         secrets = secrets_in(raw, request) if free or "tags" in transaction else _NO_SECRETS
         for attributes in free:
             self.take_out(attributes, secrets)
@@ -98,7 +101,16 @@ class Policy(Collection):
                 attributes[key] = clean_strings(value, clean)
 
     def _has_free_text(self, attributes: Data) -> bool:
-        return any(map(self._free.__getitem__, attributes))
+        named = self._named
+        if (
+            attributes.keys() <= named
+        ):  # Nearly always, and a look at each takes five times as long.
+            return False
+        if len(named) > MAX_KEYS:
+            named.clear()
+        free = self._free
+        named.update(key for key in attributes if not free[key])
+        return not attributes.keys() <= named
 
     def clean_error(
         self, event: ErrorEvent, secrets: frozenset[str] = _NO_SECRETS
@@ -236,29 +248,33 @@ class Policy(Collection):
             kept["transaction"] = self.label(kept["transaction"], attributes)
         return kept
 
-    def _clean_span(self, span: SpanPayload) -> None:
+    def _clean_span(self, span: SpanPayload) -> bool:
+        """Gives whether an attribute may hold any text."""
         raw, text = span.get("data", {}), span.get("description", "")
         if type(raw) is Shared:
             known = getattr(raw, "cleaned", None)
             if known is None or known[0] is not self or known[1] != text:
                 raw.cleaned = known = (self, text, *self._cleaned(text, raw))
-            span["description"], span["data"] = known[2], known[3].copy()
+            _, _, span["description"], data, is_free = known
+            span["data"] = data.copy()
         else:
-            span["description"], span["data"] = self._cleaned(text, raw)
+            span["description"], span["data"], is_free = self._cleaned(text, raw)
         if "links" in span:
             self._clean_links(span)
         if "tags" in span:
             self._clean_tags(cast("Data", span))
+        return is_free
 
-    def _cleaned(self, text: str, raw: Mapping[str, Any]) -> tuple[str, Data]:
-        """A description and attributes."""
+    def _cleaned(self, text: str, raw: Mapping[str, Any]) -> tuple[str, Data, bool]:
+        """A description, attributes, and whether one of them may hold any text."""
         data = self.attributes(raw)
+        is_free = self._has_free_text(data)
         statement = raw.get("db.query.text") or raw.get("db.statement")
         cleaned = data.get("db.query.text") or data.get("db.statement")
         # Most spans of databases are described by their statement, which is clean by now.
         if statement == text and isinstance(cleaned, str):
-            return cleaned, data
-        return self.label(text, raw), data
+            return cleaned, data, is_free
+        return self.label(text, raw), data, is_free
 
     def _clean_resource(self, contexts: Data) -> None:
         """The contexts that hold attributes of the resource."""
@@ -367,14 +383,13 @@ def _plain_url(url: str) -> str:
     return without_credentials(url).partition("?")[0].partition("#")[0]
 
 
-def _holders(transaction: Any) -> Iterator[Data]:
-    """What holds attributes in a transaction: its root, its spans, and their links."""
-    trace = transaction.get("contexts", {}).get("trace") or {}
-    for span in (trace, *transaction.get("spans", ())):
-        if "data" in span:
-            yield span["data"]
-        for link in span.get("links") or ():
-            yield link.get("attributes") or {}
+def _holders_beside(trace: Data, spans: Iterable[Any]) -> Iterator[Data]:
+    """What holds attributes in a transaction beside its *spans*: the root, and the links of all."""
+    yield trace.get("data") or {}
+    for span in (trace, *spans):
+        if "links" in span:
+            for link in span["links"]:
+                yield link.get("attributes") or {}
 
 
 def _values(interface: Any) -> list[Data]:

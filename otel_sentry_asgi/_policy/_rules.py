@@ -150,7 +150,8 @@ def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], nested: b
     if not equals:
         # A bare word may be a flag, or a token that no key describes: `?eyJhbGciOi...`.
         return pair if len(name) < _LONGEST_FLAG else FILTERED
-    if value and not rule.allows(unquote_plus(name), extra):
+    plain = name if "%" not in name and "+" not in name else unquote_plus(name)
+    if value and not rule.allows(plain, extra):
         return f"{name}={FILTERED}"
     if "/" not in value and "%" not in value:
         return pair
