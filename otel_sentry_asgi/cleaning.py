@@ -7,8 +7,10 @@ With them what the OTLP backend gets is cleaned like what Sentry gets:
 
 The application's spans and records are not touched: what is exported is a copy, so each leg sees
 its own. The policy is that of the Sentry client that is active when they are exported; without a
-client it is the most private one. Relied upon: OTLP encoders read spans through `ReadableSpan`'s
-properties, and records as `log_record` with `resource` beside it (1.45) or in it (1.30).
+client it is the most private one. `clean_log` does it for logs of sentry-sdk's own.
+
+Relied upon: OTLP encoders read spans through `ReadableSpan`'s properties, and records as
+`log_record` with `resource` beside it (1.45) or in it (1.30).
 """
 
 from __future__ import annotations
@@ -27,15 +29,17 @@ from opentelemetry.trace import Link, Status
 from otel_sentry_asgi import _active, sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._policy import Policy
+from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._semconv import KIND, STATUS_MESSAGE
 from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._translate.attributes import to_json_values
 
 try:
     from opentelemetry.sdk._logs.export import LogRecordExporter
 except ImportError:  # OTel 1.30
     from opentelemetry.sdk._logs.export import LogExporter as LogRecordExporter
 
-__all__ = ["CleaningLogExporter", "CleaningSpanExporter"]
+__all__ = ["CleaningLogExporter", "CleaningSpanExporter", "clean_log"]
 
 T = TypeVar("T")
 
@@ -89,10 +93,37 @@ class CleaningLogExporter(LogRecordExporter):
         return True if flush is None else bool(flush(timeout_millis))
 
 
+def clean_log(log: Any, hint: Any) -> Any:
+    """For `sentry_sdk.init(before_send_log=clean_log)`: a log of sentry-sdk's own without what the
+    policy forbids, and without secrets of its request. Changes the log in place.
+
+    In a callback of your own: `return clean_log(log, hint)`. A log that cannot be cleaned is not
+    sent: None.
+    """
+    with contained("cleaning"):
+        policy = sentry.policy(_settings(None))
+        exchange = current_exchange.get()
+        secrets = (
+            policy.secrets_of(exchange.request(), exchange.sent_request)
+            if exchange is not None
+            else frozenset[str]()
+        )
+        attributes = policy.attributes(to_json_values(log.get("attributes") or {}))
+        log["attributes"] = policy.without(attributes, secrets)
+        log["body"] = policy.without(log.get("body"), secrets)
+        return log
+    return None
+
+
+def _settings(given: Settings | None) -> Settings:
+    bridge = _active.active()
+    return given or (bridge.settings if bridge is not None else _DEFAULTS)
+
+
 def _each(items: Sequence[T], clean: Callable[[T, Policy], T], given: Settings | None) -> list[T]:
     """What *clean* makes of each of *items*."""
     bridge = _active.active()
-    policy = sentry.policy(given or (bridge.settings if bridge is not None else _DEFAULTS))
+    policy = sentry.policy(_settings(given))
     cleaned: list[T] = []
     for item in items:
         with contained("cleaning"):

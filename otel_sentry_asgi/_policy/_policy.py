@@ -91,6 +91,10 @@ class Policy(Collection):
         self._clean_request(cast("Data", transaction), request)
         return Clean(transaction)
 
+    def without(self, value: Any, secrets: frozenset[str]) -> Any:
+        """*value* without *secrets*, credentials of URLs and forbidden parameters in its texts."""
+        return clean_strings(value, text_cleaner(secrets, self.query, self.terms))
+
     def take_out(self, attributes: Data, secrets: frozenset[str]) -> None:
         """Take *secrets* out of what keys without a row hold, and of messages of exceptions. Names,
         statements and the like are left: a client could change them at will. Changes the attributes

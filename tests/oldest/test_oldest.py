@@ -169,6 +169,57 @@ report(codes=codes, sent=sent, log=log.messages,
     assert facts["log"] == []
 
 
+LOGGING = """
+import logging
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.trace import TracerProvider
+from otel_sentry_asgi.cleaning import clean_log
+
+def own(given, hint):
+    return None if given["body"] == "left out" else clean_log(given, hint)
+
+init(enable_logs=True, before_send_log=BEFORE, OPTIONS)
+log = Log()
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+
+async def app(scope, receive, send):
+    facts = {"shop.note": "for opensesame", "shop.token": "t0ken", "user.id": "ann", "n": 1}
+    sentry_sdk.logger.info("seen opensesame at {url}", url="https://u:hunter2@h/", attributes=facts)
+    sentry_sdk.logger.info("left out")
+    logging.getLogger("shop").warning("took %s", "opensesame")
+    await hello(scope, receive, send)
+
+codes = get(OpenTelemetryMiddleware(app), "/", headers={"x-api-key": "opensesame"})
+sentry_sdk.flush()
+sent = [one for items in payloads("log") for one in items["items"]]
+report(codes=codes, log=log.messages, bodies=[one["body"] for one in sent],
+       attributes={key: value["value"] for key, value in sent[0]["attributes"].items()},
+       raw=json.dumps(sent))
+"""
+
+
+@pytest.mark.parametrize(("pii", "user"), [("False", None), ("True", "ann")])
+@pytest.mark.parametrize("before", ["clean_log", "own"])
+def test_structured_logs_of_sentry_sdk_are_cleaned(before: str, pii: str, user: object) -> None:
+    options = f"send_default_pii={pii}"
+    quiet = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+    code = LOGGING.replace("BEFORE", before).replace("OPTIONS", options)
+    facts = scenario(quiet + code)
+    assert facts["codes"] == [200]
+    assert facts["log"] == []
+    assert facts["bodies"][0] == "seen [Filtered] at https://[Filtered]@h/"
+    assert facts["bodies"][-1] == "took [Filtered]"
+    assert len(facts["bodies"]) == (3 if before == "clean_log" else 2)
+    attributes = facts["attributes"]
+    assert attributes["shop.note"] == "for [Filtered]"
+    assert attributes["shop.token"] == "[Filtered]"
+    assert attributes["n"] == 1
+    assert attributes.get("user.id") == user
+    for secret in ("opensesame", "hunter2", "t0ken"):
+        assert secret not in facts["raw"]
+
+
 def test_what_tells_of_handlers_enters_no_context() -> None:
     """What profiles rely on, in the sentry-sdk that is installed."""
     sources = Path(sentry_sdk.integrations.__file__).parent.rglob("*.py")

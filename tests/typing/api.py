@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.propagate import set_global_textmap
@@ -26,7 +27,7 @@ from otel_sentry_asgi import (
     trace_propagation_meta,
     uninstrument,
 )
-from otel_sentry_asgi.cleaning import CleaningSpanExporter
+from otel_sentry_asgi.cleaning import CleaningSpanExporter, clean_log
 from otel_sentry_asgi.export import Clean, Exporter, Origin, SpanPayload, Transaction
 from otel_sentry_asgi.testing import (
     EPOCH,
@@ -140,6 +141,8 @@ def clean_the_other_leg(provider: TracerProvider, exporter: SpanExporter) -> Non
     settings = Settings(attribute_actions={"user.id": "hash"}, hash_key="pepper")
     provider.add_span_processor(BatchSpanProcessor(CleaningSpanExporter(exporter)))
     provider.add_span_processor(BatchSpanProcessor(CleaningSpanExporter(exporter, settings)))
+    before: Callable[[Any, Any], Any] = clean_log
+    before({"body": "x", "attributes": {}}, {})
 
 
 def look(payload: dict[str, Any]) -> dict[str, Any] | None:
