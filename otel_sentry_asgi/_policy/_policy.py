@@ -106,15 +106,13 @@ class Policy(Collection):
 
     def _has_free_text(self, attributes: Data) -> bool:
         named = self._named
-        if (
-            attributes.keys() <= named
-        ):  # Nearly always, and a look at each takes five times as long.
+        if named.issuperset(attributes):  # Nearly always.
             return False
         if len(named) > MAX_KEYS:
             named.clear()
         free = self._free
         named.update(key for key in attributes if not free[key])
-        return not attributes.keys() <= named
+        return not named.issuperset(attributes)
 
     def clean_error(
         self, event: ErrorEvent, secrets: frozenset[str] = _NO_SECRETS

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from otel_sentry_asgi._model import Data
-
-if TYPE_CHECKING:
-    from otel_sentry_asgi._translate.traceback import Frame, ParsedException
+from otel_sentry_asgi._translate.traceback import Frame, ParsedException, parse_traceback
 
 TYPE = "exception.type"
 MESSAGE = "exception.message"
@@ -22,9 +20,6 @@ def to_exception_values(
 
     A stack trace that is not Python's, or none, gives the exception without frames.
     """
-    # Rarely needed, and no import should wait for it.
-    from otel_sentry_asgi._translate.traceback import ParsedException, parse_traceback
-
     chain = parse_traceback(_text(attributes, STACKTRACE))
     if not chain:
         chain = [ParsedException(_text(attributes, TYPE) or "Error", _text(attributes, MESSAGE))]
