@@ -537,6 +537,8 @@ def opcodes(run: Callable[[], object]) -> int:
         return tracer
 
     before = sys.gettrace()
+    # Python 3.12 reports them only if some frame has asked before the tracer is set.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(tracer)
     try:
         run()
