@@ -100,7 +100,7 @@ class Bridge:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
         if sentry.is_ready():
             if not self._at_exit:
-                self._flush_at_exit()
+                self._join_process()
             return True
         if not self._warned:
             self._warned = True
@@ -248,8 +248,9 @@ class Bridge:
             self._units.popitem(last=False)
         return exchange
 
-    def _flush_at_exit(self) -> None:
-        """Registered late, so that it runs before the exit handler of a client made before."""
+    def _join_process(self) -> None:
+        """With a client that sends: exit handlers, which run before that of a client made before
+        because they are registered later, and the watch over chunks of profiles."""
         self._at_exit = True
         atexit.register(self._exit)
         self._flush_in_children()
