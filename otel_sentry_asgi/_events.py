@@ -184,7 +184,10 @@ class Events:
 
 def _secrets(event: Any, exchange: Exchange, policy: Policy) -> frozenset[str]:
     """What must not be in the data that scopes have added to a transaction, if they have."""
-    if _OF_SCOPES.isdisjoint(event) and event["contexts"].keys() <= _OF_BRIDGE:
+    # sentry-sdk's own integration adds `sys.argv`, which is older than the request.
+    of_scopes = event.keys() & _OF_SCOPES
+    is_bare = not of_scopes or (of_scopes == {"extra"} and list(event["extra"]) == ["sys.argv"])
+    if is_bare and event["contexts"].keys() <= _OF_BRIDGE:
         return frozenset()
     return policy.secrets_of(exchange.request(), exchange.sent_request)
 
