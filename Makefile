@@ -73,7 +73,7 @@ $(VENV)-bench/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e ".[fast]" \
-		opentelemetry-exporter-otlp-proto-http typing-extensions uvicorn
+		fastapi httpx opentelemetry-exporter-otlp-proto-http typing-extensions uvicorn
 	touch $@
 
 $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt

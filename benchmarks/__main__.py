@@ -55,6 +55,13 @@ CPU of a span from its start to the exporter, in one process that does nothing e
 
 {scale}
 
+## Profiles
+
+CPU of a request that computes, on the event loop and in a thread pool, without and with a profile of its own
+(`profiles_sample_rate=1.0`; `python -m benchmarks.profiles`).
+
+{profiles}
+
 ## Memory
 
 Resident, six child spans: {after}. While Sentry cannot be reached: {unreachable}.
@@ -80,7 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
         cpu=cpu_table(figures),
         latency=latency_table(seen),
         stages=stages_table({spans: stages.measure(spans) for spans in stages.PANELS}),
-        scale=_scale(),
+        scale=_printed("benchmarks.scale"),
+        profiles=_printed("benchmarks.profiles"),
         after=_after(counts, reachable),
         unreachable=_after(counts[:2], unreachable),
         startup=startup.measure(15),
@@ -91,8 +99,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(page)
 
 
-def _scale() -> str:
-    printed = subprocess.check_output([sys.executable, "-m", "benchmarks.scale"], text=True)
+def _printed(module: str) -> str:
+    printed = subprocess.check_output([sys.executable, "-m", module], text=True)
     return "\n".join(f"* {line}" for line in printed.splitlines())
 
 
