@@ -57,7 +57,7 @@ CPU of a span from its start to the exporter, in one process that does nothing e
 
 ## Profiles
 
-CPU of a request that computes, on the event loop and in a thread pool, without and with a profile of its own
+CPU of a request that computes, on the event loop and in a thread pool, without and with a profile
 (`profiles_sample_rate=1.0`; `python -m benchmarks.profiles`).
 
 {profiles}
