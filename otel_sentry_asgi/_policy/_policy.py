@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast, final
 
@@ -80,13 +80,16 @@ class Policy(Collection):
         self._clean_trace(cast("Data", transaction), contexts)
         self._clean_resource(contexts)
         spans = transaction.get("spans", ())
-        free = [span["data"] for span in spans if self._clean_span(span)]
-        free += filter(self._has_free_text, _holders_beside(contexts.get("trace") or {}, spans))
+        free: list[Any] = [span for span in spans if self._clean_span(span)]
+        trace = contexts.get("trace") or {}
+        if "links" in trace or self._has_free_text(trace.get("data") or {}):
+            free.append(trace)
         raw = transaction.get("request") or {}
         request = self.request(raw)
         secrets = secrets_in(raw, request) if free or "tags" in transaction else _NO_SECRETS
-        for attributes in free:
-            self.take_out(attributes, secrets)
+        for one in free:
+            for holder in (one.get("data"), *_attributes_of_links(one)):
+                self.take_out(holder or {}, secrets)
         self.clean_scope_data(transaction, secrets)
         self._clean_request(cast("Data", transaction), request)
         return Clean(transaction)
@@ -251,7 +254,7 @@ class Policy(Collection):
         return kept
 
     def _clean_span(self, span: SpanPayload) -> bool:
-        """Gives whether an attribute may hold any text."""
+        """Gives whether one of its attributes may hold any text."""
         raw, text = span.get("data", {}), span.get("description", "")
         if type(raw) is Shared:
             known = getattr(raw, "cleaned", None)
@@ -261,10 +264,11 @@ class Policy(Collection):
             span["data"] = data.copy()
         else:
             span["description"], span["data"], is_free = self._cleaned(text, raw)
-        if "links" in span:
-            self._clean_links(span)
         if "tags" in span:
             self._clean_tags(cast("Data", span))
+        if "links" in span:
+            self._clean_links(span)
+            return True
         return is_free
 
     def _cleaned(self, text: str, raw: Mapping[str, Any]) -> tuple[str, Data, bool]:
@@ -385,13 +389,8 @@ def _plain_url(url: str) -> str:
     return without_credentials(url).partition("?")[0].partition("#")[0]
 
 
-def _holders_beside(trace: Data, spans: Iterable[Any]) -> Iterator[Data]:
-    """What holds attributes in a transaction beside its *spans*: the root, and the links of all."""
-    yield trace.get("data") or {}
-    for span in (trace, *spans):
-        if "links" in span:
-            for link in span["links"]:
-                yield link.get("attributes") or {}
+def _attributes_of_links(span: Mapping[str, Any]) -> list[Data]:
+    return [link["attributes"] for link in span.get("links") or () if "attributes" in link]
 
 
 def _values(interface: Any) -> list[Data]:
