@@ -58,8 +58,9 @@ class Settings:
     """Child spans of one transaction. The earliest are kept, the rest is counted as lost
     (sentry-sdk's own limit, `max_spans`)."""
 
-    max_queue: int = 50_000
-    """Ended spans that wait for the worker. Beyond it they are counted as lost."""
+    max_queue: int = 10_000
+    """Ended spans that wait for the worker, with some 7 kB of memory each. Beyond it they are
+    counted as lost."""
 
     max_buffered: int = 100_000
     """Ended spans that wait for their root. Beyond it they are counted as lost."""
