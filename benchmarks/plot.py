@@ -9,6 +9,8 @@ from html import escape
 from benchmarks.cpu import BASE, OURS, Figures
 
 _WIDTH, _LABELS, _ROW, _HEAD = 760, 250, 22, 46
+_MORE = 30
+"""At the left, for labels in a font wider than most."""
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#333}.title{font-weight:600;font-size:13px}"
     ".bar{fill:#9aa5b1}.ours{fill:#6c5fc7}.whisker{stroke:#333;stroke-width:1}"
@@ -36,9 +38,10 @@ def to_svg(figures: Sequence[Figures], labels: dict[str, str]) -> str:
         top += _HEAD - _ROW
     body = "\n".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top}" '
-        f'viewBox="0 0 {_WIDTH} {top}">\n<style>{_STYLE}</style>\n'
-        f'<rect width="{_WIDTH}" height="{top}" fill="#fff"/>\n{body}\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + _MORE}" height="{top}" '
+        f'viewBox="-{_MORE} 0 {_WIDTH + _MORE} {top}">\n<style>{_STYLE}</style>\n'
+        f'<rect x="-{_MORE}" width="{_WIDTH + _MORE}" height="{top}" fill="#fff"/>\n'
+        f"{body}\n</svg>\n"
     )
 
 
