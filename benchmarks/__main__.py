@@ -64,7 +64,8 @@ CPU of a request that computes, on the event loop and in a thread pool, without 
 
 ## Memory
 
-Resident, six child spans: {after}. While Sentry cannot be reached: {unreachable}.
+Resident, six child spans: {after}. While Sentry cannot be reached, and without a pause between
+requests, so that the queues are full: {unreachable}.
 
 ## Start-up
 
