@@ -61,7 +61,6 @@ class Policy(Collection):
 
     _attributes: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
     _headers: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
-    _free: Memo[bool] = field(init=False, repr=False, compare=False)
     _named: set[str] = field(init=False, repr=False, compare=False)
     """Keys that are known to be no free text."""
     _text: Callable[[str], str] = field(init=False, repr=False, compare=False)
@@ -70,7 +69,6 @@ class Policy(Collection):
         remember = object.__setattr__
         remember(self, "_attributes", Memo(lambda key: rule_of(key, self).clean))
         remember(self, "_headers", Memo(lambda name: header_rule(name, self).clean))
-        remember(self, "_free", Memo(is_free_text))
         remember(self, "_named", set())
         remember(self, "_text", text_cleaner(_NO_SECRETS, self.query, self.terms))
 
@@ -104,7 +102,7 @@ class Policy(Collection):
         in place."""
         clean = text_cleaner(secrets, self.query, self.terms)
         for key, value in attributes.items():
-            if self._free[key]:
+            if is_free_text(key):
                 attributes[key] = clean_strings(value, clean)
 
     def _has_free_text(self, attributes: Data) -> bool:
@@ -113,8 +111,7 @@ class Policy(Collection):
             return False
         if len(named) > MAX_KEYS:
             named.clear()
-        free = self._free
-        named.update(key for key in attributes if not free[key])
+        named.update(key for key in attributes if not is_free_text(key))
         return not named.issuperset(attributes)
 
     def clean_error(
