@@ -105,7 +105,8 @@ class Pipeline:
 
     def unsampled(self, span: ReadableSpan, exchange: Exchange | None, reason: str | None) -> None:
         """An ended span of a trace that is not sent: it may have exceptions, and is counted unless
-        tracing is off, which is no *reason*."""
+        tracing is off, which is no *reason*. Uploads (`_is_left_out`) count here, too: they have no
+        spans but where others send them, and to tell them would cost each client span 1 us."""
         if span.events and any(event.name == "exception" for event in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
         if reason is not None and (self._settings.keep_asgi_spans or not is_asgi_event(span)):

@@ -114,15 +114,17 @@ def _filtered(_value: Any, _around: Mapping[str, Any]) -> Any:
     return FILTERED
 
 
-def _each(clean: Callable[[str], str]) -> Cleaner:
-    """*clean* for a text and for each text of a list."""
+def _each(
+    clean: Callable[[str], str], by_key: Callable[[Mapping[str, Any]], Any] | None = None
+) -> Cleaner:
+    """*clean* for a text and for each text of a list, *by_key* for values by key."""
 
     def each(value: Any, around: Mapping[str, Any]) -> Any:
         if isinstance(value, str):
             return clean(value)
         if isinstance(value, (list, tuple)):
             return type(value)(each(item, around) for item in value)
-        return value
+        return value if by_key is None or not isinstance(value, Mapping) else by_key(value)
 
     return each
 
@@ -132,17 +134,10 @@ def _by_text(of: Collection, because: str) -> Rule:
     key (of breadcrumbs; OTel's attributes may become such) by their keys."""
     text = text_cleaner(frozenset(), of.query, of.terms)
 
-    def clean(value: Any, around: Mapping[str, Any]) -> Any:
-        if isinstance(value, str):
-            # The common case: `text_cleaner` finds nothing there.
-            return value if "=" not in value and "://" not in value else text(value)
-        if isinstance(value, Mapping):
-            return clean_body(value, lambda key: is_sensitive(key, of.terms), text)
-        if isinstance(value, (list, tuple)):
-            return type(value)(clean(item, around) for item in value)
-        return value
+    def by_key(values: Mapping[str, Any]) -> Any:
+        return clean_body(values, lambda key: is_sensitive(key, of.terms), text)
 
-    return Rule("kept, URLs in it cleaned", because, clean)
+    return Rule("kept, URLs in it cleaned", because, _each(text, by_key))
 
 
 def _url_cleaner(of: Collection) -> Callable[[str], str]:

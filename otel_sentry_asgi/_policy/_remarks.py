@@ -29,9 +29,8 @@ def remarks_on(event: Mapping[str, Any]) -> Data:
         if context in contexts and (noted := _flat(contexts[context].get(part))):
             found.setdefault("contexts", {})[context] = {part: noted}
     for index, span in enumerate(event.get("spans") or ()):
-        data = span["data"]
-        if FILTERED in data.values():
-            found.setdefault("spans", {})[str(index)] = {"data": _flat(data)}
+        if noted := _flat(span["data"]):
+            found.setdefault("spans", {})[str(index)] = {"data": noted}
     return found
 
 
