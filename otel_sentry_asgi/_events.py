@@ -91,17 +91,18 @@ class Events:
         Also in a request: the event may be captured under scopes that are not the request's. An
         event that cannot be cleaned is not sent.
         """
-        if event.get("type") not in (None, "", "error", "default", "transaction"):
+        kind = event.get("type")
+        if kind not in (None, "", "error", "default", "transaction"):
             return event
         with contained("event processor"):
-            policy = self._policy()
             last = not sentry.ends_with(self.finish)
-            if event.get("type") == "transaction":
+            if kind == "transaction":
                 if last:
-                    policy.clean_scope_data(event)
+                    self._policy().clean_scope_data(event)
                     if REMARKS not in hint:
                         sentry.annotate(event)
                 return event
+            policy = self._policy()
             exchange = current_exchange.get()
             request = exchange.request() if exchange is not None else None
             sentry.add_threads(event)
@@ -132,7 +133,7 @@ class Events:
         if exchange is None:
             return event
         with contained("event processor"):
-            policy = self._policy()
+            policy: Policy = exchange.policy or self._policy()
             if event.get("type"):
                 # A transaction was clean, but scopes and processors of integrations add to it.
                 if event.get("request") and event["request"] != exchange.sent_request:

@@ -248,21 +248,27 @@ class Pipeline:
             if ignored:
                 adopt(transaction["spans"], ignored)
             profile = self._profiles.link(transaction, segment)
-            clean = sentry.policy(self._settings).clean(transaction)
+            policy = sentry.policy(self._settings)
+            clean = policy.clean(transaction)
             if self._settings.on_payload is not None:
                 shown = clean.shown_to(self._settings.on_payload)
                 if shown is None:
                     self._lost_segment("before_send", segment)
                     return
                 clean = shown
-            if exchange is not None and (request := clean.payload.get("request")):
-                exchange.sent_request = _copied(request)
+            if exchange is not None:
+                exchange.policy = policy
+                if request := clean.payload.get("request"):
+                    exchange.sent_request = _copied(request)
             too_large = trim(clean.payload)
             more = self._rest is not None
             self._exporter.export(clean, Origin(isolation, current, profile, more))
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise
+        finally:
+            if exchange is not None:
+                exchange.policy = None
         self._profiles.sent(exchange, profile)
         self._stats.add("transactions")
         self._stats.add("spans", len(segment.children) + 1 - too_large)

@@ -76,6 +76,8 @@ class Exchange:
     body: Body | None = None
     sent_request: Data | None = None
     """A copy of the request as the policy has left it in the transaction."""
+    policy: Any = None
+    """What the transaction has been cleaned with, while it is being exported."""
     finished: bool = False
     held: list[Held] = field(default_factory=list)
     told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from itertools import chain
 from typing import Any, Final
 
 import sentry_sdk
@@ -54,10 +53,15 @@ def prepare(event: Event, client: Any, hint: dict[str, Any], *, profiles: int = 
     options, before = client.options, len(event["spans"])
     own = {**event["contexts"], **event.get("request", {}), "data": None}
     scrubber = options.get("event_scrubber")
-    is_whole = _is_whole(options, scrubber)
+    scopes: tuple[Any, ...] = (
+        sentry_sdk.get_global_scope(),
+        sentry_sdk.get_isolation_scope(),
+        sentry_sdk.get_current_scope(),
+    )
+    is_whole = _is_whole(options, scrubber, scopes)
     if not is_whole:
         hint[REMARKS] = True
-    scope = _merged_scope()
+    scope = _merged(*scopes)
     applied = scope.apply_to_event(event, hint, options)
     if applied is None:
         _lose(client, "event_processor", before + 1, transactions=1, profiles=profiles)
@@ -96,11 +100,11 @@ def prepare(event: Event, client: Any, hint: dict[str, Any], *, profiles: int = 
     return event if callback is None else _asked(callback, event, hint, client, profiles)
 
 
-def _merged_scope() -> Any:
-    """Global, isolation and current scope, as the client merges them."""
-    merged = sentry_sdk.get_global_scope().fork()
-    merged.update_from_scope(sentry_sdk.get_isolation_scope())
-    merged.update_from_scope(sentry_sdk.get_current_scope())
+def _merged(global_scope: Any, isolation_scope: Any, current_scope: Any) -> Any:
+    """One scope, as the client merges them."""
+    merged = global_scope.fork()
+    merged.update_from_scope(isolation_scope)
+    merged.update_from_scope(current_scope)
     return merged
 
 
@@ -111,7 +115,7 @@ def _fill(event: Event, client: Any) -> None:
         if event.get(key) is None and options.get(key) is not None:
             event[key] = str(options[key]).strip()
     if event.get("sdk") is None:
-        event["sdk"] = {**SDK_INFO, "integrations": sorted(client.integrations)}
+        event["sdk"] = {**SDK_INFO, "integrations": _names(tuple(client.integrations))}
     if event.get("platform") is None:
         event["platform"] = "python"
     if not _WITH_FRAMES.isdisjoint(event):
@@ -119,34 +123,31 @@ def _fill(event: Event, client: Any) -> None:
         handle_in_app(event, *given)  # type: ignore[arg-type]
 
 
-def _is_whole(options: Mapping[str, Any], scrubber: Any) -> bool:
-    """Whether every value has to be looked at, because somebody may have put anything anywhere."""
+@lru_cache(maxsize=8)
+def _names(integrations: tuple[str, ...]) -> list[str]:
+    return sorted(integrations)
+
+
+def _is_whole(options: Mapping[str, Any], scrubber: Any, scopes: tuple[Any, ...]) -> bool:
+    """Whether every value has to be looked at, because somebody may have put anything anywhere:
+    a hook that is neither sentry-sdk's nor ours. Those leave spans and trace alone."""
     if options.get("max_value_length") is not None or options.get("custom_repr") is not None:
         return True
     if scrubber and (type(scrubber) is not EventScrubber or scrubber.recursive):
         return True
-    scopes: Any = (
-        sentry_sdk.get_global_scope(),
-        sentry_sdk.get_isolation_scope(),
-        sentry_sdk.get_current_scope(),
-    )
-    hooks = (
-        sdk_scope.global_event_processors,
-        serializer.global_repr_processors,
-        *(scope._event_processors for scope in scopes),
-    )
-    return not all(map(_is_trusted, chain.from_iterable(hooks)))
-
-
-def _is_trusted(hook: Any) -> bool:
-    """Whether it is sentry-sdk's own or ours: those leave spans and trace alone."""
-    while isinstance(hook, partial):
-        hook = hook.func
-    return _is_of_trusted(getattr(hook, "__module__", None))
+    hooks = [*sdk_scope.global_event_processors, *serializer.global_repr_processors]
+    for scope in scopes:
+        hooks += scope._event_processors
+    for hook in hooks:
+        while type(hook) is partial:
+            hook = hook.func
+        if not _is_trusted(getattr(hook, "__module__", None)):
+            return True
+    return False
 
 
 @lru_cache(maxsize=256)
-def _is_of_trusted(module: object) -> bool:
+def _is_trusted(module: object) -> bool:
     return str(module).startswith(_TRUSTED)
 
 
@@ -154,52 +155,52 @@ def _is_of_trusted(module: object) -> bool:
 
 
 class _Scrubber:
-    """The client's own scrubber, looking names up in a set instead of a list, and at a span only if
-    its attributes have a name that has not been looked up before."""
+    """The client's own scrubber, looking names up in a set instead of a list, and of headers and
+    attributes only those that have not been looked up before."""
 
     def __init__(self, denylist: tuple[str, ...]) -> None:
         fast: Any = EventScrubber([], send_default_pii=True)
-        fast.denylist = frozenset(denylist)
+        self._denied = fast.denylist = frozenset(denylist)
         self._fast = fast
-        self._innocent: set[str] = set()
+        self._innocent: set[object] = set()
 
     def scrub(self, event: Event, meta: Event) -> None:
         """Do to *event* what the client's does to a transaction; the remarks go to *meta*."""
         if len(self._innocent) > _MAX_NAMES:
             self._innocent.clear()
-        fast = self._fast
-        fast.scrub_request(event)
-        fast.scrub_extra(event)
-        fast.scrub_user(event)
-        fast.scrub_breadcrumbs(event)
-        request = event.get("request") or {}
+        fast, request = self._fast, event.get("request") or {}
+        if "data" in request:
+            fast.scrub_request({"request": {"data": request["data"]}})
         for part in ("headers", "cookies"):
-            _resolve(request.get(part), meta, "request", part)
+            if part in request:
+                self._scrub(request[part], meta, "request", part)
+        if "extra" in event:
+            fast.scrub_extra(event)
+        if "user" in event:
+            fast.scrub_user(event)
+        if "breadcrumbs" in event:
+            fast.scrub_breadcrumbs(event)
         for index, span in enumerate(event.get("spans") or ()):
-            attributes = span.get("data") or {}
-            if not attributes.keys() <= self._innocent:
-                fast.scrub_dict(attributes)
-                _resolve(attributes, meta, "spans", str(index), "data")
-                self._innocent.update(
-                    name for name in attributes if name.lower() not in fast.denylist
-                )
+            if "data" in span and not self._innocent.issuperset(span["data"]):
+                self._scrub(span["data"], meta, "spans", str(index), "data")
+
+    def _scrub(self, values: Any, meta: Event, *path: str) -> None:
+        if not isinstance(values, dict):
+            return
+        for name in [name for name in values if name not in self._innocent]:
+            if isinstance(name, str) and name.lower() in self._denied:
+                values[name] = _SUBSTITUTED.value
+                node = meta
+                for segment in (*path, name):
+                    node = node.setdefault(segment, {})
+                node[""] = dict(_SUBSTITUTED.metadata)
+            else:
+                self._innocent.add(name)
 
 
+_SUBSTITUTED: Final = AnnotatedValue.substituted_because_contains_sensitive_data()
 _MAX_NAMES: Final = 10_000
 _scrubber = lru_cache(maxsize=8)(_Scrubber)
-
-
-def _resolve(values: Any, meta: Event, *path: str) -> None:
-    """Put values in the place of annotated ones, and their remarks into *meta*."""
-    if not isinstance(values, dict):
-        return
-    for key, value in values.items():
-        if isinstance(value, AnnotatedValue):
-            values[key] = value.value
-            node = meta
-            for segment in (*path, key):
-                node = node.setdefault(segment, {})
-            node[""] = dict(value.metadata)
 
 
 # -- to JSON ------------------------------------------------------------------------------------
@@ -231,7 +232,11 @@ def _serialize_foreign(
     for key in _PARTS:
         part = event.get(key)
         if isinstance(part, dict):
-            rest = {name: value for name, value in part.items() if _is_foreign(name, value, own)}
+            rest = {
+                name: value
+                for name, value in part.items()
+                if (value is None or own.get(name) is not value) and _is_foreign(name, value)
+            }
             if rest:
                 foreign[key] = rest
         elif part is not None:
@@ -248,10 +253,8 @@ def _serialize_foreign(
         _merge(event.setdefault("_meta", {}), meta)
 
 
-def _is_foreign(name: Any, value: Any, own: Mapping[str, Any]) -> bool:
-    """Whether a member of a part has to be looked at."""
-    if value is not None and own.get(name) is value:
-        return False
+def _is_foreign(name: Any, value: Any) -> bool:
+    """Whether a member of a part that is not the bridge's has to be looked at."""
     return name == "data" or type(name) is not str or not _is_plain(value)
 
 

@@ -149,13 +149,13 @@ class Policy(Collection):
             ("extra", self.scrubbed),
             ("user", self.scrubbed),
         ):
-            if part in event and isinstance(event[part], Mapping):
+            if part in event and isinstance(event[part], (dict, Mapping)):
                 event[part] = self._by_own_keys(event[part], clean, scrubbed)
-        if (event.get("user") or {}).get("ip_address") == FILTERED:
+        if "user" in event and (event["user"] or {}).get("ip_address") == FILTERED:
             del event["user"]["ip_address"]  # Sentry takes nothing but an address.
         contexts = event.get("contexts") or {}
         for name, context in contexts.items():
-            if name not in _OWN_CONTEXTS and isinstance(context, Mapping):
+            if name not in _OWN_CONTEXTS and isinstance(context, (dict, Mapping)):
                 contexts[name] = self._by_own_keys(context, clean)
 
     def request(self, request: Data) -> Data:
@@ -241,11 +241,14 @@ class Policy(Collection):
             trace["dynamic_sampling_context"] = self._sampling_context(sampling, raw)
         if raw:
             trace["data"] = self.attributes(raw)
-        self._clean_links(trace)
+        if "links" in trace:
+            self._clean_links(trace)
 
     def _sampling_context(self, sampling: Data, attributes: Mapping[str, Any]) -> Data:
         """The name cleaned; of what callers add (`sentry-user_id` in their baggage) nothing."""
-        kept = {key: value for key, value in sampling.items() if key in _SAMPLING or self.user_info}
+        kept = sampling.copy()
+        if not self.user_info and not _SAMPLING.issuperset(kept):
+            kept = {key: value for key, value in kept.items() if key in _SAMPLING}
         if "transaction" in kept:
             kept["transaction"] = self.label(kept["transaction"], attributes)
         return kept
@@ -325,14 +328,15 @@ class Policy(Collection):
         itself names is filtered (*scrubbed*: where sentry-sdk's scrubber looks). Of a command line
         (sentry-sdk's ArgvIntegration) the program stays."""
         cleaned: Data = {}
+        terms = self.terms
         for key, value in items.items():
             name = str(key)
-            if term_in(name, self.terms) or name.lower() in scrubbed:
+            if (terms and term_in(name, terms)) or (scrubbed and name.lower() in scrubbed):
                 cleaned[key] = FILTERED
             elif name == "sys.argv" and isinstance(value, (list, tuple)):
                 cleaned[key] = [str(one) for one in value[:1]]
             else:
-                cleaned[key] = clean_strings(value, clean)
+                cleaned[key] = clean(value) if type(value) is str else clean_strings(value, clean)
         return cleaned
 
     def _clean_frame(self, frame: Data) -> None:

@@ -19,18 +19,19 @@ def _substituted() -> Data:
 
 def remarks_on(event: Mapping[str, Any]) -> Data:
     """The `_meta` of a clean payload; empty where nothing was filtered."""
-    found = {
-        name: noted for name in ("extra", "tags") if name in event and (noted := _deep(event[name]))
-    }
-    if noted := _on_request(event.get("request") or {}):
+    found: Data = {}
+    for name in ("extra", "tags"):
+        if name in event and (noted := _deep(event[name])):
+            found[name] = noted
+    if "request" in event and (noted := _on_request(event["request"])):
         found["request"] = noted
     contexts = event.get("contexts") or {}
     for context, part in (("trace", "data"), ("otel", "resource")):
         if context in contexts and (noted := _flat(contexts[context].get(part))):
             found.setdefault("contexts", {})[context] = {part: noted}
     for index, span in enumerate(event.get("spans") or ()):
-        if noted := _flat(span["data"]):
-            found.setdefault("spans", {})[str(index)] = {"data": noted}
+        if FILTERED in span["data"].values():
+            found.setdefault("spans", {})[str(index)] = {"data": _flat(span["data"])}
     return found
 
 
@@ -45,8 +46,10 @@ def removed(rule: str, size: int | None) -> Data:
 def _on_request(request: Mapping[str, Any]) -> Data:
     """But for the body, its parts hold no dictionaries."""
     found = {}
-    for name, part in request.items():
-        if type(part) is dict and (noted := _deep(part) if name == "data" else _flat(part)):
+    for name in ("headers", "cookies", "env", "data"):
+        if name in request and (
+            noted := _deep(request[name]) if name == "data" else _flat(request[name])
+        ):
             found[name] = noted
     return found
 

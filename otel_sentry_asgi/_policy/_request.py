@@ -22,31 +22,30 @@ def clean_request(
     """A cleaned copy. *headers* gives the cleaner of each header, *denies* is asked of the keys of
     a body, *clean* is for texts that no key describes. What has not the form that our own has is
     left out: Sentry takes requests in forms that hide the keys."""
-    cleaned = {key: request[key] for key in ("method", "url") if request.get(key)}
-    query = request.get("query_string")
-    if isinstance(url := cleaned.get("url"), str):
-        cleaned["url"], _, own = clean_url(url, of.query, of.terms).partition("?")
+    get = request.get
+    parts = {"method": get("method")}
+    url, query = get("url"), get("query_string")
+    if isinstance(url, str):
+        url, _, own = clean_url(url, of.query, of.terms).partition("?")
         query = query or own
+    parts["url"] = url
     if query and isinstance(query, str):
-        cleaned["query_string"] = clean_query(query, of.query, of.terms)
-    if isinstance(given := request.get("headers"), Mapping):
-        cleaned["headers"] = _headers(given, headers)
-    if of.cookies.mode != "off" and isinstance(cookies := request.get("cookies"), Mapping):
-        cleaned["cookies"] = of.cookies.clean(cookies, of.terms)
-    if isinstance(env := request.get("env"), Mapping):
-        cleaned["env"] = kept = dict(env)
-        if not of.user_info:
-            kept.pop("REMOTE_ADDR", None)
-    if "incoming_request" in of.bodies and (body := request.get("data")) is not None:
-        cleaned["data"] = clean_body(body, denies, clean)
-    for key in _MAY_BE_EMPTY:
-        if key in cleaned and cleaned[key] in _EMPTY:
-            del cleaned[key]
-    return cleaned
+        parts["query_string"] = clean_query(query, of.query, of.terms)
+    if isinstance(given := get("headers"), _MAPPING):
+        parts["headers"] = _headers(given, headers)
+    if of.cookies.mode != "off" and isinstance(cookies := get("cookies"), _MAPPING):
+        parts["cookies"] = of.cookies.clean(cookies, of.terms)
+    if isinstance(env := get("env"), _MAPPING):
+        kept = {key: env[key] for key in env if key != "REMOTE_ADDR" or of.user_info}
+        parts["env"] = kept
+    if "incoming_request" in of.bodies and (body := get("data")) is not None:
+        parts["data"] = clean_body(body, denies, clean)
+    return {key: part for key, part in parts.items() if part not in _EMPTY}
 
 
-_MAY_BE_EMPTY: Final = ("url", "query_string", "headers", "cookies", "env", "data")
 _EMPTY: Final[tuple[Any, ...]] = (None, "", {})
+_MAPPING: Final = (dict, Mapping)
+"""To ask for the class first: of an abstract class each question is dear."""
 
 
 def _headers(given: Mapping[str, Any], cleaners: Mapping[str, Cleaner | None]) -> Data:

@@ -127,8 +127,8 @@ def clean_query(
     kept. *nested* says that the query is one of a URL within a query."""
     if rule.mode == "off":
         return ""
-    if "&" not in query and ";" not in query:
-        return _clean_pair(query, rule, extra, nested)
+    if ";" not in query:  # Nearly always, and a pattern is dear.
+        return "&".join([_clean_pair(pair, rule, extra, nested) for pair in query.split("&")])
     parts = _PAIRS.split(query)
     return "".join(
         part if part in "&;" else _clean_pair(part, rule, extra, nested) for part in parts

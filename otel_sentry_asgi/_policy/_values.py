@@ -168,7 +168,7 @@ def text_cleaner(
                 break
         if "://" in text and "@" in text:
             text = _CREDENTIALS.sub(rf"\1{FILTERED}@", text)
-        if "=" in text or "://" in text:
+        if ("?" in text or "#" in text) and ("=" in text or "://" in text):
             text = _QUERY.sub(clean_match, text)
         return text
 
