@@ -7,19 +7,20 @@ Providers that were made with one and the same `Resource` object count as one.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from opentelemetry.sdk.trace import ReadableSpan
 
 MAX_ENTRIES = 100
 
 
-@dataclass(slots=True)
 class _Entry:
-    processor: object
-    resource: object
-    until: int | None = None
-    """Nanoseconds since the epoch; None while the processor is at work."""
+    __slots__ = ("processor", "resource", "until")
+
+    def __init__(self, processor: object, resource: object) -> None:
+        self.processor: object = processor
+        self.resource = resource
+        self.until: int | None = None
+        """Nanoseconds since the epoch; None while the processor is at work."""
 
 
 class Coverage:

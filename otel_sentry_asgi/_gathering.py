@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -24,18 +24,19 @@ MAX_KNOWN = 50_000
 """Spans that have been passed on and whose late children can still be told from early ones."""
 
 
-@dataclass(slots=True)
-class Tree:
+class Tree(NamedTuple):
     """A local root and what ended below it; without a root, what came too late."""
 
     root: ReadableSpan | None
     spans: list[ReadableSpan]
 
 
-@dataclass(slots=True)
 class _Held:
-    spans: list[ReadableSpan] = field(default_factory=list)
-    since: float = 0.0
+    __slots__ = ("since", "spans")
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+        self.since = 0.0
 
 
 class Gathering:

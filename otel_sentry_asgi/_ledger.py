@@ -12,7 +12,6 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from opentelemetry.trace import SpanContext
 
@@ -27,13 +26,15 @@ MAX_EVENTS = 4_096
 """Span events remembered as seen alive, until their span has been looked at."""
 
 
-@dataclass(slots=True)
 class _Entry:
-    get: Callable[[], BaseException | None]
-    until: float
-    span: SpanContext | None = None
-    reported: bool = False
-    owner: weakref.ref[object] | None = None
+    __slots__ = ("get", "owner", "reported", "span", "until")
+
+    def __init__(self, get: Callable[[], BaseException | None], until: float) -> None:
+        self.get = get
+        self.until = until
+        self.span: SpanContext | None = None
+        self.reported = False
+        self.owner: weakref.ref[object] | None = None
 
 
 class Ledger:

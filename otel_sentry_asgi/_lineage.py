@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -16,47 +15,57 @@ Waiting = tuple[ReadableSpan, Exchange | None]
 """An ended span and the exchange in whose context it ended."""
 
 
-@dataclass(slots=True, eq=False)
 class Root:
     """A local root that has started and has not been cut."""
 
-    context: SpanContext
-    exchange: Exchange | None
-    started: float
-    span: ReadableSpan | None = None
-    """Once it has ended."""
-    due: float = 0.0
-    latest: float = 0.0
-    waiting: list[Waiting] = field(default_factory=list)
-    """What is known to be below it. Only traces with several roots are sorted out."""
-    dropped: int = 0
-    pieces: int = 0
-    sent_until: int = 0
-    """The end of its last piece, in epoch nanoseconds."""
+    __slots__ = (
+        *("context", "dropped", "due", "exchange", "latest", "pieces", "sent_until", "span"),
+        *("started", "waiting"),
+    )
+
+    def __init__(self, context: SpanContext, exchange: Exchange | None, started: float) -> None:
+        self.context = context
+        self.exchange = exchange
+        self.started = started
+        self.span: ReadableSpan | None = None
+        """Once it has ended."""
+        self.due = 0.0
+        self.latest = 0.0
+        self.waiting: list[Waiting] = []
+        """What is known to be below it. Only traces with several roots are sorted out."""
+        self.dropped = 0
+        self.pieces = 0
+        self.sent_until = 0
+        """The end of its last piece, in epoch nanoseconds."""
 
 
-@dataclass(slots=True, eq=False)
 class Trace:
     """What is live or waits in one trace."""
 
-    trace_id: int
-    limit: int
-    """Look for room when so many spans are in `waiting`."""
-    roots: dict[int, Root] = field(default_factory=dict)
-    waiting: list[Waiting] = field(default_factory=list)
-    """For one of the roots."""
-    owners: dict[int, Root] = field(default_factory=dict)
-    """The root of each span that a root holds, by the span's id; and each root by its own."""
-    held: int = 0
-    """Spans in `waiting`, here and at the roots."""
-    late: list[Waiting] = field(default_factory=list)
-    """For no root that is known."""
-    late_due: float = 0.0
-    put_off: float = 0.0
-    """When to look again whether nothing has ended for too long."""
-    active: float = 0.0
-    """When something ended last."""
-    dropped: int = 0
+    __slots__ = (
+        *("active", "dropped", "held", "late", "late_due", "limit", "owners", "put_off", "roots"),
+        *("trace_id", "waiting"),
+    )
+
+    def __init__(self, trace_id: int, limit: int) -> None:
+        self.trace_id = trace_id
+        self.limit = limit
+        """Look for room when so many spans are in `waiting`."""
+        self.roots: dict[int, Root] = {}
+        self.waiting: list[Waiting] = []
+        """For one of the roots."""
+        self.owners: dict[int, Root] = {}
+        """The root of each span that a root holds, by the span's id; and each root by its own."""
+        self.held = 0
+        """Spans in `waiting`, here and at the roots."""
+        self.late: list[Waiting] = []
+        """For no root that is known."""
+        self.late_due = 0.0
+        self.put_off = 0.0
+        """When to look again whether nothing has ended for too long."""
+        self.active = 0.0
+        """When something ended last."""
+        self.dropped = 0
 
     def claim(self, root: Root) -> list[Waiting]:
         """Take what is below *root*, without a `release`. The last root of the trace takes also

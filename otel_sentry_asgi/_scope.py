@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -36,16 +35,17 @@ MAX_TRAIL = 50
 """Ended spans that an exchange remembers."""
 
 
-@dataclass(slots=True, repr=False)
 class Held:
     """An error event that waits for the end of its exchange: the exception may yet turn out
-    unhandled."""
+    unhandled. *since* is in monotonic seconds."""
 
-    error: BaseException
-    event: ErrorEvent
-    hint: Data
-    since: float
-    """Monotonic seconds."""
+    __slots__ = ("error", "event", "hint", "since")
+
+    def __init__(self, error: BaseException, event: ErrorEvent, hint: Data, since: float) -> None:
+        self.error = error
+        self.event = event
+        self.hint = hint
+        self.since = since
 
 
 class Previous(NamedTuple):
@@ -56,40 +56,53 @@ class Previous(NamedTuple):
     exchange: Exchange | None
 
 
-@dataclass(eq=False, repr=False)  # No repr: it would print requests into frame locals.
 class Exchange:
-    """One request (with its ASGI scope) or one local root outside of any request (without)."""
+    """One request (with its ASGI scope) or one local root outside of any request (without). Without
+    a repr: it would print requests into frame locals."""
 
-    sentry_scope: Any
-    """Sentry's isolation scope: what the application sets on it belongs to this exchange only."""
-    current_scope: Any = None
-    asgi_scope: MutableMapping[str, Any] | None = None
-    current: SpanContext | None = None
-    """The span that errors without one of their own are linked to."""
-    root: ReadableSpan | None = None
-    """The local root that holds the work: of several server spans the innermost."""
-    status_code: int | None = None
-    stream: bool = False
-    """The response is an event stream."""
-    cancelled: bool = False
-    """The client left before the response was complete."""
-    body: Body | None = None
-    sent_request: Data | None = None
-    """A copy of the request as the policy has left it in the transaction."""
-    policy: Any = None
-    """What the transaction has been cleaned with, while it is being exported."""
-    finished: bool = False
-    held: list[Held] = field(default_factory=list)
-    told: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
-    """Type and message of the exceptions that have been reported, for those known by text only."""
-    trail: deque[ReadableSpan] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
-    """The spans that ended last: breadcrumbs of an error."""
-    logs: deque[Any] = field(default_factory=lambda: deque(maxlen=MAX_TRAIL))
-    """OTel's log records that came last: breadcrumbs, too."""
-    profile: Any = None
-    """None until `Profiles` has decided about it."""
-    previous: Previous | None = None
-    """Of a unit of work that is no request: what to restore when its root ends."""
+    def __init__(
+        self,
+        sentry_scope: Any,
+        *,
+        asgi_scope: MutableMapping[str, Any] | None = None,
+        root: ReadableSpan | None = None,
+        status_code: int | None = None,
+        cancelled: bool = False,
+        finished: bool = False,
+        previous: Previous | None = None,
+    ) -> None:
+        self.sentry_scope = sentry_scope
+        """Sentry's isolation scope: what the application sets on it belongs to this exchange
+        only."""
+        self.current_scope: Any = None
+        self.asgi_scope = asgi_scope
+        self.current: SpanContext | None = None
+        """The span that errors without one of their own are linked to."""
+        self.root = root
+        """The local root that holds the work: of several server spans the innermost."""
+        self.status_code = status_code
+        self.stream = False
+        """The response is an event stream."""
+        self.cancelled = cancelled
+        """The client left before the response was complete."""
+        self.body: Body | None = None
+        self.sent_request: Data | None = None
+        """A copy of the request as the policy has left it in the transaction."""
+        self.policy: Any = None
+        """What the transaction has been cleaned with, while it is being exported."""
+        self.finished = finished
+        self.held: list[Held] = []
+        self.told: deque[tuple[str, str]] = deque(maxlen=MAX_TRAIL)
+        """Type and message of the exceptions that have been reported, for those known by text
+        only."""
+        self.trail: deque[ReadableSpan] = deque(maxlen=MAX_TRAIL)
+        """The spans that ended last: breadcrumbs of an error."""
+        self.logs: deque[Any] = deque(maxlen=MAX_TRAIL)
+        """OTel's log records that came last: breadcrumbs, too."""
+        self.profile: Any = None
+        """None until `Profiles` has decided about it."""
+        self.previous = previous
+        """Of a unit of work that is no request: what to restore when its root ends."""
 
     @property
     def is_request(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
@@ -21,21 +20,33 @@ _CENTURY = 100 * 365 * 86_400.0
 """Seconds; what is longer does not fit into nanoseconds, infinity least of all."""
 
 
-@dataclass(slots=True)
 class Segment:
     """A local root and what ended below it; or, when *late*, a span whose root was cut before; or,
-    when *partial*, what ended below a root that is still open."""
+    when *partial*, what ended below a root that is still open. Of a stream, *since* is from when on
+    it is told of, in epoch nanoseconds."""
 
-    root: ReadableSpan
-    children: list[ReadableSpan]
-    exchange: Exchange | None
-    late: bool = False
-    dropped: int = 0
-    partial: bool = False
-    since: int | None = None
-    """Of a stream: from when on it is told of, in epoch nanoseconds."""
-    quiet: bool = False
-    """None of its spans has events."""
+    __slots__ = ("children", "dropped", "exchange", "late", "partial", "quiet", "root", "since")
+
+    def __init__(
+        self,
+        root: ReadableSpan,
+        children: list[ReadableSpan],
+        exchange: Exchange | None,
+        *,
+        late: bool = False,
+        dropped: int = 0,
+        partial: bool = False,
+        since: int | None = None,
+    ) -> None:
+        self.root = root
+        self.children = children
+        self.exchange = exchange
+        self.late = late
+        self.dropped = dropped
+        self.partial = partial
+        self.since = since
+        self.quiet = False
+        """None of its spans has events."""
 
 
 def size_of(segment: Segment) -> int:

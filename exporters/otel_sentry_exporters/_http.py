@@ -14,7 +14,6 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -45,8 +44,7 @@ class Response(NamedTuple):
     """Whether the connection can be used again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """Where uploads go and by which way.
 
     *timeout* is in seconds, for each wait on the socket, and the time after which an answer that

@@ -40,6 +40,9 @@ class Collection:
     """What the settings say of single attributes: names or prefixes, and one of `ACTIONS`."""
     hash_key: str = field(default="", repr=False)
 
+    def __post_init__(self) -> None:
+        """Of the policy, which is no dataclass by itself: to make one takes a millisecond."""
+
     def action(self, key: str) -> str | None:
         """What the settings say of an attribute: by its name, else by the longest prefix."""
         fitting = [(len(name), action) for name, action in self.actions if _fits(key, name)]

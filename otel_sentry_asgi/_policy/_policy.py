@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Transaction
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
-from otel_sentry_asgi._policy._decide import DROP, Cleaner, header_rule, is_free_text, rule_of
+from otel_sentry_asgi._policy._decide import DROP, header_rule, is_free_text, rule_of
 from otel_sentry_asgi._policy._memo import MAX_KEYS, Memo
 from otel_sentry_asgi._policy._remarks import remarks_on, removed
 from otel_sentry_asgi._policy._request import clean_request
@@ -29,11 +28,13 @@ RESOURCE_CONTEXTS: Final = ("cloud_resource", "container", "kubernetes")
 
 
 @final
-@dataclass(frozen=True, slots=True)
 class Clean(Generic[P]):
     """A payload that a policy has been over. Only `Policy` makes one."""
 
-    payload: P
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: P) -> None:
+        self.payload: Final = payload
 
     def shown_to(self, callback: Callable[[Any], Any]) -> Clean[P] | None:
         """What is left once the application's own *callback* has seen it; None for nothing.
@@ -51,7 +52,6 @@ class Clean(Generic[P]):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
 class Policy(Collection):
     """What may leave, resolved from the Sentry client's options; the default is the most private.
 
@@ -59,18 +59,12 @@ class Policy(Collection):
     decided about a key is decided once, so a policy is made once for each set of options.
     """
 
-    _attributes: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
-    _headers: Memo[Cleaner | None] = field(init=False, repr=False, compare=False)
-    _named: set[str] = field(init=False, repr=False, compare=False)
-    """Keys that are known to be no free text."""
-    _text: Callable[[str], str] = field(init=False, repr=False, compare=False)
-
     def __post_init__(self) -> None:
-        remember = object.__setattr__
-        remember(self, "_attributes", Memo(lambda key: rule_of(key, self).clean))
-        remember(self, "_headers", Memo(lambda name: header_rule(name, self).clean))
-        remember(self, "_named", set())
-        remember(self, "_text", text_cleaner(_NO_SECRETS, self.query, self.terms))
+        self._attributes = Memo(lambda key: rule_of(key, self).clean)
+        self._headers = Memo(lambda name: header_rule(name, self).clean)
+        self._named: set[str] = set()
+        """Keys that are known to be no free text."""
+        self._text = text_cleaner(_NO_SECRETS, self.query, self.terms)
 
     def clean(self, transaction: Transaction) -> Clean[Transaction]:
         """The transaction without what the policy forbids. Changes the payload in place."""

@@ -10,8 +10,7 @@ and text that was cut anywhere gives the frames that are whole.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_FRAMES: Final = 250
 """Frames kept of one exception, half from each end (Relay's limit)."""
@@ -28,8 +27,7 @@ _GROUP: Final = "  + Exception Group Traceback"
 _NUMBERED: Final = re.compile(r"\+(?:-\+)?-+ (?:\d+|\.\.\.) -+$")
 
 
-@dataclass(slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame; the function is None for the place of a syntax error."""
 
     file: str
@@ -37,17 +35,19 @@ class Frame:
     function: str | None
 
 
-@dataclass(slots=True)
 class ParsedException:
     """One exception of the text."""
 
-    type: str
-    value: str = ""
-    frames: list[Frame] = field(default_factory=list)
-    linked_by: str | None = None
-    """How the *previous* exception hangs on this one: `__cause__` or `__context__`."""
-    members: list[list[ParsedException]] = field(default_factory=list)
-    """Of a group: the chain of each member, oldest first."""
+    __slots__ = ("frames", "linked_by", "members", "type", "value")
+
+    def __init__(self, type: str, value: str = "", linked_by: str | None = None) -> None:
+        self.type = type
+        self.value = value
+        self.frames: list[Frame] = []
+        self.linked_by = linked_by
+        """How the *previous* exception hangs on this one: `__cause__` or `__context__`."""
+        self.members: list[list[ParsedException]] = []
+        """Of a group: the chain of each member, oldest first."""
 
 
 def parse_traceback(text: str) -> list[ParsedException]:
@@ -111,13 +111,15 @@ class _Reader:
         return [member for member in members if member]
 
 
-@dataclass(slots=True)
 class _Block:
     """The lines of one exception, and what is known of it besides."""
 
-    link: str | None = None
-    lines: list[str] = field(default_factory=list)
-    members: list[list[ParsedException]] = field(default_factory=list)
+    __slots__ = ("lines", "link", "members")
+
+    def __init__(self, link: str | None = None) -> None:
+        self.link = link
+        self.lines: list[str] = []
+        self.members: list[list[ParsedException]] = []
 
     def finish(self, found: list[ParsedException]) -> None:
         """Add the exception that the lines tell of, if any."""
@@ -136,15 +138,11 @@ class _Block:
         if not frames and not headline:
             return
         told = _TYPE.match("\n".join(headline).rstrip("\n")) if headline else None
-        found.append(
-            ParsedException(
-                type=told["type"] if told else "",
-                value=(told["value"] or "") if told else "",
-                frames=_within_limit(frames),
-                linked_by=self.link,
-                members=self.members,
-            )
-        )
+        kind, value = (told["type"], told["value"] or "") if told else ("", "")
+        parsed = ParsedException(kind, value, self.link)
+        parsed.frames = _within_limit(frames)
+        parsed.members = self.members
+        found.append(parsed)
 
 
 def _inside(line: str, margin: int | None) -> str | None:
