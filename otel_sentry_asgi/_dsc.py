@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi.sampling import Decision, rand_between, to_rate
 
 PREFIX = "sentry-"
@@ -25,7 +26,7 @@ MAX_HEADER = 8192
 MAX_MEMBERS = 64
 """Likewise its members."""
 
-_TRACE = re.compile(
+_TRACE = later(
     r"[ \t]*(?:00-)?([0-9a-fA-F]{32})-([0-9a-fA-F]{16})(?:-([01]))?(?:-00)?[ \t]*", re.ASCII
 )
 _FIRST = ("trace_id", "public_key", "sampled", "sample_rand", "sample_rate", "org_id")

@@ -11,6 +11,7 @@ from typing import Any
 from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._errors import is_error
 from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._patterns import later
 
 Message = MutableMapping[str, Any]
 
@@ -23,7 +24,7 @@ _FAILED = frozenset({"lifespan.startup.failed", "lifespan.shutdown.failed"})
 _OVER = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 _MECHANISM = "auto.lifespan.otel.asgi"
 
-_REFUSAL = re.compile(r"\blifespan\b|\bhttp scope\b", re.IGNORECASE)
+_REFUSAL = later(r"\blifespan\b|\bhttp scope\b", re.IGNORECASE)
 """In the messages of those that take requests only: Django, Channels, asgiref's `WsgiToAsgi`."""
 
 

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 from opentelemetry.sdk.trace.sampling import Decision as OtelDecision
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 
+from otel_sentry_asgi._patterns import later
+
 TracesSampler = Callable[[dict[str, Any]], object]
 
 MAX_DECISIONS = 10_000
@@ -120,7 +122,7 @@ def to_rate(value: object) -> float | None:
     return value if 0.0 <= value <= 1.0 else None
 
 
-_ROOT = re.compile(
+_ROOT = later(
     r"(?:SentrySampler\{)?(?:ParentBased\{root:)?"
     r"(?:(AlwaysOnSampler)|(AlwaysOffSampler)|TraceIdRatioBased\{([0-9.e+-]+)\})"
 )

@@ -7,10 +7,10 @@ does cannot differ.
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._attributes import Category, after_prefix, category_of
 from otel_sentry_asgi._policy._body import clean_body, clean_body_text
 from otel_sentry_asgi._policy._collection import Collection
@@ -39,7 +39,7 @@ Cleaner = Callable[[Any, Mapping[str, Any]], Any]
 """Gives what stays of a value; the second argument is the attributes around it, uncleaned."""
 
 _LONGEST_METHOD: Final = 64
-_HASHED: Final = re.compile(r"hmac:[0-9a-f]{32}")
+_HASHED: Final = later(r"hmac:[0-9a-f]{32}")
 
 
 class Rule(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Transaction
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._decide import DROP, header_rule, is_free_text, rule_of
@@ -374,10 +374,8 @@ def _plain_statement(statement: str, attributes: Mapping[str, Any]) -> str:
 
 
 # A URL with its scheme, or a path with a query or fragment.
-_URL_IN_NAME: Final = re.compile(
-    r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S*|(?<!\S)/[^\s?#]*[?#]\S*"
-)
-_CREDENTIALS: Final = re.compile(r"//[^/\s]*@")
+_URL_IN_NAME: Final = later(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S*|(?<!\S)/[^\s?#]*[?#]\S*")
+_CREDENTIALS: Final = later(r"//[^/\s]*@")
 
 
 def _plain_url(url: str) -> str:

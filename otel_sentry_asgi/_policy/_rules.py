@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
+from otel_sentry_asgi._patterns import later
+
 FILTERED: Final = "[Filtered]"
 
 # sentry-sdk's built-in terms (`data_collection._SENSITIVE_DENYLIST`): substrings, in any case.
@@ -64,11 +66,11 @@ SECRET_HEADER_TERMS: Final = ("oidc", "dpop", "cert", "-s-dn", "signature", "otp
 ADDRESS_HEADER_TERMS: Final = ("clientip", "client-addr", "socketip", "external-addr")
 
 _LONGEST_FLAG: Final = 20
-_PAIRS: Final = re.compile(r"([&;])")
-_ENTRIES: Final = re.compile(r"([,;])")
-_URL_IN_QUERY: Final = re.compile(r"(?=.*[?@#])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/", re.DOTALL)
-_AUTHORITY: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|(?=/)|)([^/?#]*)")
-_HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
+_PAIRS: Final = later(r"([&;])")
+_ENTRIES: Final = later(r"([,;])")
+_URL_IN_QUERY: Final = later(r"(?=.*[?@#])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/", re.DOTALL)
+_AUTHORITY: Final = later(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|(?=/)|)([^/?#]*)")
+_HOST_AND_PORT: Final = later(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 
 
 def fold(key: str) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any, Final
 
+from otel_sentry_asgi._patterns import later
+
 # A comment in a comment: some dialects nest them, so the rest is dropped.
 _COMMENT: Final = r"--[^\n]*|/\*[^*/]*(?:(?:\*(?!/)|/(?!\*))[^*/]*)*\*/|/\*.*"
 _HASH_COMMENT: Final = rf"{_COMMENT}|\#[^\n]*"
@@ -79,7 +81,7 @@ _STORES: Final = """
     aws.dynamodb azure.cosmosdb cosmosdb
 """
 _COMMANDS: Final = frozenset(_STORES.split())
-_WORD: Final = re.compile(r"\s*([A-Za-z][\w.]{0,63})(?!\w)")
+_WORD: Final = later(r"\s*([A-Za-z][\w.]{0,63})(?!\w)")
 
 
 def is_command(system: str) -> bool:
@@ -122,8 +124,8 @@ _LONGEST_REMEMBERED: Final = 2_000
 _remembered = lru_cache(maxsize=512)(_without_literals)
 
 # Quotes of any kind, digits that begin a number, and comments.
-_MAY_HOLD_LITERALS: Final = re.compile(r"""['"`\[#]|(?<![\w$])[\d.]|\$\$|\$[A-Za-z_]|--|/\*""")
-_DOUBTFUL: Final = re.compile(r"\\['\"]")
+_MAY_HOLD_LITERALS: Final = later(r"""['"`\[#]|(?<![\w$])[\d.]|\$\$|\$[A-Za-z_]|--|/\*""")
+_DOUBTFUL: Final = later(r"\\['\"]")
 
 
 def _replace(match: re.Match[str]) -> str:

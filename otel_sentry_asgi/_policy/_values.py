@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
 from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     INSENSITIVE,
@@ -27,26 +28,26 @@ _LONG_SECRET: Final = 8
 """A part of a value may be a word of the language."""
 
 # What a local variable looks like when it prints a request's headers, cookies, URL or scope.
-_CARRIERS: Final = re.compile(
+_CARRIERS: Final = later(
     r"\b(?:Headers|MutableHeaders|RequestHeaders|CIMultiDict|CIMultiDictProxy|EnvironHeaders"
     r"|QueryParams|ImmutableMultiDict|Cookies|URL|Scope)\("
 )
 # `user:password@` behind a scheme; with a slash in it, if what follows the colon is no port. Of one
 # class each and bounded, so linear in the text.
-_CREDENTIALS: Final = re.compile(
+_CREDENTIALS: Final = later(
     r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
     r"(?:(?:\[Filtered\]|[^\s/'\"\[]){1,512}"
     r"|(?:\[Filtered\]|[^\s/'\"\[:@]){0,128}:(?![0-9]{1,5}[/?#])[^\s'\"\[]{1,512})@"
 )
-_QUERY: Final = re.compile(r"(?<=[^\s'\"<>])([?#])([^\s'\"<>]+)")
-_PARTS: Final = re.compile(r"[\s,;]+")
-_FORWARDED_FOR: Final = re.compile(r"(?i)\bfor=\"?([^\s,;\"]+)")
-_WORDS: Final = re.compile(r"[^\s,;&?#=/@:\"]{8,}(?![^\s,;&?#/@:\"])")
+_QUERY: Final = later(r"(?<=[^\s'\"<>])([?#])([^\s'\"<>]+)")
+_PARTS: Final = later(r"[\s,;]+")
+_FORWARDED_FOR: Final = later(r"(?i)\bfor=\"?([^\s,;\"]+)")
+_WORDS: Final = later(r"[^\s,;&?#=/@:\"]{8,}(?![^\s,;&?#/@:\"])")
 """What stands alone or behind a `=`, not the keys before it."""
 
 # A long value that prints as bytes: a raw body has no keys to judge by.
-_BYTES: Final = re.compile(r"(?:b|bytearray\(b)['\"].{20}", re.DOTALL)
-_RAW_NAME: Final = re.compile(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
+_BYTES: Final = later(r"(?:b|bytearray\(b)['\"].{20}", re.DOTALL)
+_RAW_NAME: Final = later(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
 
 
 def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:

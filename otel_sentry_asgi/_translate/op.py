@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._semconv import (
     CACHE_OPERATION,
     DB_SYSTEM,
@@ -145,8 +145,8 @@ RECORDED = "auto.function.otel"
 _INSTRUMENTATION: Final = "instrumentation."
 # Libraries that bring their own spans, under a tracer's name of their own.
 _NATIVE: Final = frozenset({"fastapi", "starlette", "elasticsearch-api"})
-_NOT_IN_ORIGIN: Final = re.compile(r"[^A-Za-z0-9_]+")
-_ORIGIN: Final = re.compile(r"[A-Za-z0-9_.]{1,128}")
+_NOT_IN_ORIGIN: Final = later(r"[^A-Za-z0-9_]+")
+_ORIGIN: Final = later(r"[A-Za-z0-9_.]{1,128}")
 
 
 def to_origin(reading: Reading, scope_name: str, op: str | None) -> str:

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import Event
 
 from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._translate.attributes import Own
 
 TAG: Final = "sentry.tag."
@@ -29,9 +29,9 @@ MAX_TAG: Final = 200
 
 # What Relay takes away from tags, because the event says it elsewhere.
 _NO_TAGS: Final = frozenset({"", "release", "environment", "dist", "user"})
-_NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9_.:-]")
-_NOT_IN_MEASUREMENT: Final = re.compile(r"[^a-z0-9._]")
-_MEASUREMENT_UNIT: Final = re.compile(r"[a-z]{1,15}")
+_NOT_IN_KEY: Final = later(r"[^A-Za-z0-9_.:-]")
+_NOT_IN_MEASUREMENT: Final = later(r"[^a-z0-9._]")
+_MEASUREMENT_UNIT: Final = later(r"[a-z]{1,15}")
 
 
 def to_tags(own: Own) -> dict[str, str]:

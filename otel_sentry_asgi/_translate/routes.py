@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
+from otel_sentry_asgi._patterns import later
+
 # Path parts that look like an id: digits, a UUID, or a long run of hexadecimal digits.
-_ID_PART: Final = re.compile(r"/(?:[0-9]+|[0-9a-fA-F-]{16,36})(?=/|$)")
-_METHOD_AND_REST: Final = re.compile(r"[A-Z]+ +(?=/)")
+_ID_PART: Final = later(r"/(?:[0-9]+|[0-9a-fA-F-]{16,36})(?=/|$)")
+_METHOD_AND_REST: Final = later(r"[A-Z]+ +(?=/)")
 # What a Django pattern has and a template has not: named groups, anchors, optional parts.
-_NAMED_GROUP: Final = re.compile(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)")
-_PATTERN_SIGNS: Final = re.compile(r"[?^$#]|\\[AbBdDsSwWzZ]")
-_PLAIN: Final = re.compile(r"/[A-Za-z0-9_{}<>:./-]*")
+_NAMED_GROUP: Final = later(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)")
+_PATTERN_SIGNS: Final = later(r"[?^$#]|\\[AbBdDsSwWzZ]")
+_PLAIN: Final = later(r"/[A-Za-z0-9_{}<>:./-]*")
 
 
 def template_of(route: object, path: str | None) -> str | None:

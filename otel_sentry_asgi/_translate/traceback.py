@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from otel_sentry_asgi._patterns import later
+
 MAX_FRAMES: Final = 250
 """Frames kept of one exception, half from each end (Relay's limit)."""
 
@@ -19,12 +21,12 @@ _CAUSE: Final = "The above exception was the direct cause of the following excep
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 _LINKS: Final = {_CAUSE: "__cause__", _CONTEXT: "__context__"}
 
-_FRAME: Final = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+)(?:, in (?P<function>.+))?$')
-_REPEATED: Final = re.compile(r"  \[Previous line repeated (\d+) more times?\]$")
-_HEADER: Final = re.compile(r"(?:\+ )?(?:Exception Group )?Traceback \(most recent call last\):$")
-_TYPE: Final = re.compile(r"(?P<type>[A-Za-z_][\w.<>]*)(?:: (?P<value>.*))?$", re.DOTALL)
+_FRAME: Final = later(r'  File "(?P<file>.*)", line (?P<line>\d+)(?:, in (?P<function>.+))?$')
+_REPEATED: Final = later(r"  \[Previous line repeated (\d+) more times?\]$")
+_HEADER: Final = later(r"(?:\+ )?(?:Exception Group )?Traceback \(most recent call last\):$")
+_TYPE: Final = later(r"(?P<type>[A-Za-z_][\w.<>]*)(?:: (?P<value>.*))?$", re.DOTALL)
 _GROUP: Final = "  + Exception Group Traceback"
-_NUMBERED: Final = re.compile(r"\+(?:-\+)?-+ (?:\d+|\.\.\.) -+$")
+_NUMBERED: Final = later(r"\+(?:-\+)?-+ (?:\d+|\.\.\.) -+$")
 
 
 class Frame(NamedTuple):

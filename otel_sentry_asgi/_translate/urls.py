@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 from urllib.parse import urlsplit
 
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._semconv import (
     SERVER_ADDRESS,
     SERVER_PORT,
@@ -17,10 +17,10 @@ from otel_sentry_asgi._semconv import (
     text,
 )
 
-_HOST: Final = re.compile(r"[^/?#@\s]+")
-_HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
+_HOST: Final = later(r"[^/?#@\s]+")
+_HOST_AND_PORT: Final = later(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 # What needs no parser: nothing in it but scheme, host, port and a plain path.
-_PLAIN_URL: Final = re.compile(r"([a-z]+)://([A-Za-z0-9.-]+(?::[0-9]+)?)(/[^?#@\s]*)?")
+_PLAIN_URL: Final = later(r"([a-z]+)://([A-Za-z0-9.-]+(?::[0-9]+)?)(/[^?#@\s]*)?")
 
 
 def split_url(url: str) -> tuple[str, str, str]:
