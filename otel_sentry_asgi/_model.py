@@ -1,9 +1,8 @@
 """What goes on the wire, as Sentry's event protocol names it.
 
-Timestamps are seconds since the epoch (float, UTC), ids are lower-case hexadecimal.
+Timestamps are seconds since the epoch (float, UTC), ids are lower-case hexadecimal. Annotations are
+evaluated here: `TypedDict` would compile each from its text, which takes three times as long.
 """
-
-from __future__ import annotations
 
 from typing import Any, TypedDict
 
