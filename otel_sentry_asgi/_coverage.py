@@ -17,7 +17,7 @@ class _Entry:
     __slots__ = ("processor", "resource", "until")
 
     def __init__(self, processor: object, resource: object) -> None:
-        self.processor: object = processor
+        self.processor = processor
         self.resource = resource
         self.until: int | None = None
         """Nanoseconds since the epoch; None while the processor is at work."""

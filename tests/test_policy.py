@@ -33,6 +33,14 @@ def test_the_default_is_the_most_private_of_send_default_pii() -> None:
     assert Policy() == PRIVATE == to_policy({"provided_by_user": False}, pii=False)
 
 
+def test_a_policy_does_not_change_what_it_is() -> None:
+    policy: Any = Policy()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.user_info = True
+    assert dataclasses.replace(policy, user_info=True) != policy == Policy()
+    assert "hash_key" not in repr(dataclasses.replace(policy, hash_key="secret"))
+
+
 def test_send_default_pii_opens_every_category() -> None:
     for field in dataclasses.fields(Policy):
         if field.type == "bool":

@@ -34,7 +34,7 @@ class Clean(Generic[P]):
     __slots__ = ("payload",)
 
     def __init__(self, payload: P) -> None:
-        self.payload: Final = payload
+        self.payload: Final[P] = payload
 
     def shown_to(self, callback: Callable[[Any], Any]) -> Clean[P] | None:
         """What is left once the application's own *callback* has seen it; None for nothing.
