@@ -42,7 +42,7 @@ from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import trace_hex
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._scope import Exchange, current_exchange
-from otel_sentry_asgi._threads import Threads, stack_of
+from otel_sentry_asgi._threads import Threads, frames_by_thread, stack_of
 
 for _name in ("start", "stop", "write", "valid", "to_json", "update_active_thread_id"):
     if not callable(getattr(Profile, _name, None)):
@@ -95,7 +95,7 @@ class Samples:
         found = Sorted({}, set())
         before = self.threads.work()
         # Without the frame of this function, which would then hold itself.
-        frames = {one: frame for one, frame in sys._current_frames().items() if one in before}
+        frames = {one: frame for one, frame in frames_by_thread().items() if one in before}
         after = self.threads.work()
         for entry in sample:
             thread = int(entry[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 import sys
 import threading
 import weakref
@@ -16,7 +17,7 @@ import pytest
 import trio
 
 from otel_sentry_asgi._scope import Exchange, current_exchange
-from otel_sentry_asgi._threads import Threads, stack_of
+from otel_sentry_asgi._threads import Threads, frames_by_thread, stack_of
 from tests.support.stage import Pause, Stage
 
 
@@ -46,7 +47,7 @@ class Asked:
 
     def now(self) -> Exchange | None:
         work = self._threads.work().get(self._thread)
-        frame = sys._current_frames().get(self._thread)
+        frame = frames_by_thread().get(self._thread)
         if work is None or work.base not in stack_of(frame):
             return None
         return work.exchange
@@ -199,3 +200,31 @@ def test_it_keeps_no_exchange_alive_that_is_forgotten(stage: Stage) -> None:
     del exchange
     gc.collect()
     assert gone() is None
+
+
+COLLECTING = """
+import gc, sys, threading
+from otel_sentry_asgi._threads import frames_by_thread
+
+class Cycle:
+    def __init__(self):
+        self.itself, self.local = self, threading.local()
+        self.local.value = 1
+
+over = threading.Event()
+for _ in range(100):
+    threading.Thread(target=over.wait, daemon=True).start()
+gc.set_threshold(50)
+for _ in range(5_000):
+    Cycle()
+    assert threading.get_ident() in frames_by_thread()
+assert gc.isenabled()
+gc.disable()
+frames_by_thread()
+assert not gc.isenabled()
+"""
+
+
+def test_a_look_at_all_threads_does_not_hang_with_the_garbage_collector() -> None:
+    """CPython 3.11.7 does, in the first of these rounds: hence a process of its own."""
+    subprocess.run([sys.executable, "-c", COLLECTING], check=True, timeout=60)
