@@ -36,8 +36,9 @@ from otel_sentry_asgi.sampling import Decision, Decisions
 
 Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
 
-SLICE = 0.002
-"""Seconds of work after which the worker lets other threads run."""
+SLICE = 0.0002
+"""Seconds of work after which the worker lets other threads run: less than a step of a request takes,
+and a hundred times what it takes to give up the lock when nobody wants it."""
 
 MAX_UNSAMPLED = 1_000
 """Spans of traces that are not sent, after which the worker is woken to count them."""
@@ -248,6 +249,7 @@ class Pipeline:
             if ignored:
                 adopt(transaction["spans"], ignored)
             profile = self._profiles.link(transaction, segment)
+            self._breathe()
             policy = sentry.policy(self._settings)
             clean = policy.clean(transaction)
             if self._settings.on_payload is not None:
@@ -260,6 +262,7 @@ class Pipeline:
                 exchange.policy = policy
                 if request := clean.payload.get("request"):
                     exchange.sent_request = _copied(request)
+            self._breathe()
             too_large = trim(clean.payload)
             more = self._rest is not None
             self._exporter.export(clean, Origin(isolation, current, profile, more))
