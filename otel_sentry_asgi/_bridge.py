@@ -43,7 +43,7 @@ from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.segment import NO_REQUEST, transaction_name
 from otel_sentry_asgi.export import Exporter
-from otel_sentry_asgi.sampling import Decision, Decisions
+from otel_sentry_asgi.sampling import Decisions
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -123,7 +123,7 @@ class Bridge:
         if decision is None:
             facts = partial(_facts, span, exchange)
             decision = decide_trace(self.decisions, context, otel_context, facts)
-        if decision.sampled or self._may_keep(decision):
+        if decision.sampled or self._may_keep(decision.sample_rate):
             self.pipeline.started(context, exchange)
         if decision.sampled:
             self.profiles.started(span, exchange, partial(_facts, span, exchange))
@@ -133,13 +133,13 @@ class Bridge:
         parent = span.parent
         is_root = parent is None or parent.is_remote
         exchange = current_exchange.get()
-        decision = self.decisions.get(span.context.trace_id)
-        if decision is None or decision.sampled or self._may_keep(decision):
+        known = self.decisions.known(span.context.trace_id)
+        if known is None or known[0] or self._may_keep(known[1]):
             if self.profiles.on:
                 self.profiles.span_ended(span, exchange)
             self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
         else:
-            self.pipeline.unsampled(span, exchange, decision.reason)
+            self.pipeline.unsampled(span, exchange, known[3])
         if exchange is not None:
             exchange.trail.append(span)
         if is_root and self._units:
@@ -165,14 +165,14 @@ class Bridge:
             if decision is None and exchange is not None:
                 facts = partial(_facts, span, exchange)
                 decision = decide_trace(self.decisions, span.context, Context(), facts)
-            if decision is None or decision.sampled or self._may_keep(decision):
+            if decision is None or decision.sampled or self._may_keep(decision.sample_rate):
                 self.pipeline.ended(span, exchange, wake=True)
             else:
                 self.pipeline.unsampled(span, exchange, decision.reason)
 
-    def _may_keep(self, decision: Decision) -> bool:
-        """Whether a trace that the rate leaves out is kept if something fails in it."""
-        return self.settings.keep_failed and decision.sample_rate is not None
+    def _may_keep(self, sample_rate: float | None) -> bool:
+        """Whether a trace that its rate leaves out is kept if something fails in it."""
+        return self.settings.keep_failed and sample_rate is not None
 
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""
