@@ -42,6 +42,7 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.segment import NO_REQUEST, transaction_name
+from otel_sentry_asgi._translate.span import is_asgi_event
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.sampling import Decisions
 
@@ -132,18 +133,24 @@ class Bridge:
         """A span has ended: hand it to the worker."""
         parent = span.parent
         is_root = parent is None or parent.is_remote
-        exchange = current_exchange.get()
-        known = self.decisions.known(span.context.trace_id)
-        if known is None or known[0] or self._may_keep(known[1]):
-            if self.profiles.on:
-                self.profiles.span_ended(span, exchange)
-            self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
-        else:
-            self.pipeline.unsampled(span, exchange, known[3])
-        if exchange is not None:
-            exchange.trail.append(span)
+        if not self._is_left_out(span):
+            exchange = current_exchange.get()
+            known = self.decisions.known(span.context.trace_id)
+            if known is None or known[0] or self._may_keep(known[1]):
+                if self.profiles.on:
+                    self.profiles.span_ended(span, exchange)
+                self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
+            else:
+                self.pipeline.unsampled(span, exchange, known[3])
+            if exchange is not None:
+                exchange.ended(span)
         if is_root and self._units:
             self._unit_ended(span)
+
+    def _is_left_out(self, span: ReadableSpan) -> bool:
+        """Whether nobody is told of the span. (Exceptions on it are seen alive.) Known here, three
+        spans of each request are not kept until it is sent."""
+        return not self.settings.keep_asgi_spans and is_asgi_event(span)
 
     def _unit_ended(self, root: ReadableSpan) -> None:
         """A local root has ended that may be a unit of work outside of requests."""
@@ -161,6 +168,8 @@ class Bridge:
         root = tree.root
         exchange = Exchange(None, root=root) if root is not None else None
         for span in [root, *tree.spans] if root is not None else tree.spans:
+            if self._is_left_out(span):
+                continue
             decision = self.decisions.get(span.context.trace_id)
             if decision is None and exchange is not None:
                 facts = partial(_facts, span, exchange)

@@ -399,7 +399,7 @@ def shutdown_timeout() -> float:
 def ends_with(processor: Callable[..., Any]) -> bool:
     """Whether *processor* is among the last to see an event that is captured now."""
     current = getattr(sentry_sdk.get_current_scope(), "_event_processors", ())
-    return processor in [getattr(one, "func", None) for one in current]
+    return processor in [getattr(one, "__func__", None) for one in current]
 
 
 def begin_in_child() -> None:
