@@ -34,6 +34,7 @@ from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._pipeline import Pipeline
 from otel_sentry_asgi._profiles import Profiles, stop
 from otel_sentry_asgi._provider import Flush
+from otel_sentry_asgi._received import received_in
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._semconv import Attributes
 from otel_sentry_asgi._sessions import Sessions
@@ -110,10 +111,10 @@ class Bridge:
 
     def started(self, span: Span, otel_context: Context | None = None) -> None:
         """A local root has started: find or make its exchange, decide, tell the worker."""
-        if not self.is_ready():
-            return
-        context = span.get_span_context()
         exchange = current_exchange.get()
+        if not ((exchange is not None and exchange.is_request) or self.is_ready()):
+            return  # Of a request that has begun it is known.
+        context = span.get_span_context()
         if exchange is None or not exchange.takes(span):
             exchange = self._begin_unit(span, exchange)
         if exchange.root is None or span.kind is SpanKind.SERVER:
@@ -123,7 +124,8 @@ class Bridge:
         decision = self.decisions.get(context.trace_id)
         if decision is None:
             facts = partial(_facts, span, exchange)
-            decision = decide_trace(self.decisions, context, otel_context, facts)
+            came = received_in(otel_context, context.trace_id) if span.parent is not None else None
+            decision = decide_trace(self.decisions, context, came, facts)
         if decision.sampled or self._may_keep(decision.sample_rate):
             self.pipeline.started(context, exchange)
         if decision.sampled:
@@ -173,7 +175,7 @@ class Bridge:
             decision = self.decisions.get(span.context.trace_id)
             if decision is None and exchange is not None:
                 facts = partial(_facts, span, exchange)
-                decision = decide_trace(self.decisions, span.context, Context(), facts)
+                decision = decide_trace(self.decisions, span.context, None, facts)
             if decision is None or decision.sampled or self._may_keep(decision.sample_rate):
                 self.pipeline.ended(span, exchange, wake=True)
             else:

@@ -142,7 +142,8 @@ class Issues:
     def finished(self, exchange: Exchange) -> None:
         """The exchange's own work is over: what was recorded and never left is an issue now."""
         exchange.finished = True
-        self._release(exchange, len(exchange.held))
+        if exchange.held:
+            self._release(exchange, len(exchange.held))
 
     def release_all(self) -> None:
         """Send what is held: the process may not see the end of those exchanges."""

@@ -175,11 +175,9 @@ class Exchange:
         scope = self.asgi_scope
         if scope is not None:
             route = route_in(scope)
-            self.asgi_scope = {key: scope[key] for key in _KEPT if key in scope}
-            if (
-                "headers" in scope
-            ):  # A tuple of what is no object of ours costs the collector nothing.
-                self.asgi_scope["headers"] = tuple(scope["headers"])
+            kept = {key: scope[key] for key in _KEPT if key in scope}
+            kept["headers"] = tuple(kept.get("headers") or ())  # The collector goes over none.
+            self.asgi_scope = kept
             if route is not None:
                 self.asgi_scope[WHOLE_ROUTE] = route
 
