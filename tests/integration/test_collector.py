@@ -93,7 +93,7 @@ class Running:
 
 
 def test_of_a_request_that_was_sent_little_is_kept(init: Init) -> None:
-    """Two scopes of sentry-sdk's are 14 of them: the application may have put anything there."""
+    """Two scopes of sentry-sdk's are 10 of them: the application may have put anything there."""
     init()
     assert Running().kept() < 19
 
