@@ -34,6 +34,7 @@ from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._pipeline import Pipeline
 from otel_sentry_asgi._profiles import Profiles, stop
 from otel_sentry_asgi._provider import Flush
+from otel_sentry_asgi._received import received_in
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
 from otel_sentry_asgi._semconv import Attributes
 from otel_sentry_asgi._sessions import Sessions
@@ -42,8 +43,9 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.segment import NO_REQUEST, transaction_name
+from otel_sentry_asgi._translate.span import is_asgi_event
 from otel_sentry_asgi.export import Exporter
-from otel_sentry_asgi.sampling import Decision, Decisions
+from otel_sentry_asgi.sampling import Decisions
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -109,10 +111,10 @@ class Bridge:
 
     def started(self, span: Span, otel_context: Context | None = None) -> None:
         """A local root has started: find or make its exchange, decide, tell the worker."""
-        if not self.is_ready():
-            return
-        context = span.get_span_context()
         exchange = current_exchange.get()
+        if not ((exchange is not None and exchange.is_request) or self.is_ready()):
+            return  # Of a request that has begun it is known.
+        context = span.get_span_context()
         if exchange is None or not exchange.takes(span):
             exchange = self._begin_unit(span, exchange)
         if exchange.root is None or span.kind is SpanKind.SERVER:
@@ -122,8 +124,9 @@ class Bridge:
         decision = self.decisions.get(context.trace_id)
         if decision is None:
             facts = partial(_facts, span, exchange)
-            decision = decide_trace(self.decisions, context, otel_context, facts)
-        if decision.sampled or self._may_keep(decision):
+            came = received_in(otel_context, context.trace_id) if span.parent is not None else None
+            decision = decide_trace(self.decisions, context, came, facts)
+        if decision.sampled or self._may_keep(decision.sample_rate):
             self.pipeline.started(context, exchange)
         if decision.sampled:
             self.profiles.started(span, exchange, partial(_facts, span, exchange))
@@ -132,18 +135,24 @@ class Bridge:
         """A span has ended: hand it to the worker."""
         parent = span.parent
         is_root = parent is None or parent.is_remote
-        exchange = current_exchange.get()
-        decision = self.decisions.get(span.context.trace_id)
-        if decision is None or decision.sampled or self._may_keep(decision):
-            if self.profiles.on:
-                self.profiles.span_ended(span, exchange)
-            self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
-        else:
-            self.pipeline.unsampled(span, exchange, decision.reason)
-        if exchange is not None:
-            exchange.trail.append(span)
+        if not self._is_left_out(span):
+            exchange = current_exchange.get()
+            known = self.decisions.known(span.context.trace_id)
+            if known is None or known[0] or self._may_keep(known[1]):
+                if self.profiles.on:
+                    self.profiles.span_ended(span, exchange)
+                self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
+            else:
+                self.pipeline.unsampled(span, exchange, known[3])
+            if exchange is not None:
+                exchange.ended(span)
         if is_root and self._units:
             self._unit_ended(span)
+
+    def _is_left_out(self, span: ReadableSpan) -> bool:
+        """Whether nobody is told of the span. (Exceptions on it are seen alive.) Known here, three
+        spans of each request are not kept until it is sent."""
+        return not self.settings.keep_asgi_spans and is_asgi_event(span)
 
     def _unit_ended(self, root: ReadableSpan) -> None:
         """A local root has ended that may be a unit of work outside of requests."""
@@ -161,18 +170,20 @@ class Bridge:
         root = tree.root
         exchange = Exchange(None, root=root) if root is not None else None
         for span in [root, *tree.spans] if root is not None else tree.spans:
+            if self._is_left_out(span):
+                continue
             decision = self.decisions.get(span.context.trace_id)
             if decision is None and exchange is not None:
                 facts = partial(_facts, span, exchange)
-                decision = decide_trace(self.decisions, span.context, Context(), facts)
-            if decision is None or decision.sampled or self._may_keep(decision):
+                decision = decide_trace(self.decisions, span.context, None, facts)
+            if decision is None or decision.sampled or self._may_keep(decision.sample_rate):
                 self.pipeline.ended(span, exchange, wake=True)
             else:
                 self.pipeline.unsampled(span, exchange, decision.reason)
 
-    def _may_keep(self, decision: Decision) -> bool:
-        """Whether a trace that the rate leaves out is kept if something fails in it."""
-        return self.settings.keep_failed and decision.sample_rate is not None
+    def _may_keep(self, sample_rate: float | None) -> bool:
+        """Whether a trace that its rate leaves out is kept if something fails in it."""
+        return self.settings.keep_failed and sample_rate is not None
 
     def leave(self, exchange: Exchange, previous: Previous) -> None:
         """Restore what was current before a unit of work, where its context is still in force."""

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context.context import Context
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._dsc import continued, received_rand, sampling_context, to_number
 from otel_sentry_asgi._guard import contained
-from otel_sentry_asgi._received import received_in
+from otel_sentry_asgi._received import Received
 from otel_sentry_asgi.sampling import Decision, Decisions, consistent, decide, rate_of, sample_rand
 
 _TRACES_SAMPLER = contained("traces_sampler")
@@ -23,18 +22,17 @@ _TRACES_SAMPLER = contained("traces_sampler")
 def decide_trace(
     decisions: Decisions,
     span_context: SpanContext,
-    otel_context: Context | None,
+    received: Received | None,
     facts: Callable[[], Mapping[str, Any]],
 ) -> Decision:
     """Decide, and remember it together with the context that came with the trace.
 
-    *facts* is what `traces_sampler` gets beside the parent's decision. A sampler that raises means
-    not sampled.
+    *received* is what came with it (`received_in`): nothing for a trace that begins here. *facts*
+    is what `traces_sampler` gets beside the parent's decision. A sampler that raises means not
+    sampled.
     """
     trace_id = span_context.trace_id
-    rate, sampler = sentry.tracing()
-    factor = sentry.downsample_factor()
-    received = received_in(otel_context, trace_id)
+    rate, sampler, factor = sentry.tracing_now()
     by_otel = consistent(trace_id, span_context.trace_state)
     sampled = received.sampled if received is not None else None
     rand = received_rand(trace_id, received.context, sampled) if received is not None else None

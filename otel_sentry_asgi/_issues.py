@@ -142,7 +142,8 @@ class Issues:
     def finished(self, exchange: Exchange) -> None:
         """The exchange's own work is over: what was recorded and never left is an issue now."""
         exchange.finished = True
-        self._release(exchange, len(exchange.held))
+        if exchange.held:
+            self._release(exchange, len(exchange.held))
 
     def release_all(self) -> None:
         """Send what is held: the process may not see the end of those exchanges."""
@@ -154,7 +155,7 @@ class Issues:
         held, exchange.held = exchange.held[:count], exchange.held[count:]
         for one in held:
             if self._ledger.claim(one.error):
-                exchange.told.append(text_of(one.error))
+                exchange.tell(text_of(one.error))
                 self._send(one.event, one.hint, exchange)
 
     def lifespan_fails(self) -> None:
@@ -219,7 +220,7 @@ class Issues:
             self._release(exchange, max(old, len(exchange.held) + 1 - MAX_HELD))
             event, hint = sentry.to_error(error, mechanism=RECORDED, handled=True)
             event["timestamp"] = time.time()
-            exchange.held.append(Held(error, event, {**hint, HINT: context}, now))
+            exchange.held = (*exchange.held, Held(error, event, {**hint, HINT: context}, now))
             self._holding.add(exchange)
 
     def report(
@@ -229,7 +230,7 @@ class Issues:
         if self.is_ignored(error) or not self._ledger.claim(error):
             return
         if exchange is not None:
-            exchange.told.append(text_of(error))
+            exchange.tell(text_of(error))
         event, hint = sentry.to_error(error, mechanism=mechanism, handled=handled)
         hint[HINT] = self.span_of(error, exchange)
         self._send(event, hint, exchange)
@@ -251,7 +252,7 @@ class Issues:
         below = any(
             one.parent and one.parent.span_id == span.context.span_id for one in holders.values()
         )
-        if below or (exchange is not None and text in exchange.told):
+        if below or (exchange is not None and text in (exchange.told or ())):
             return
         outermost = span
         while outermost.parent is not None and outermost.parent.span_id in holders:
@@ -263,7 +264,7 @@ class Issues:
         if handled and dealt_with:
             return
         if exchange is not None:
-            exchange.told.append(text)
+            exchange.tell(text)
         mechanism = to_mechanism(span)
         values = to_exception_values(attributes, mechanism=mechanism, handled=handled)
         payload: Data = {

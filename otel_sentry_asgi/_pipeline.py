@@ -28,7 +28,7 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._traffic import OwnTraffic
 from otel_sentry_asgi._translate.resource import facts_of
 from otel_sentry_asgi._translate.segment import NO_REQUEST, RequestFacts, rename, to_transaction
-from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
+from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi._trim import trim
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
@@ -106,11 +106,11 @@ class Pipeline:
 
     def unsampled(self, span: ReadableSpan, exchange: Exchange | None, reason: str | None) -> None:
         """An ended span of a trace that is not sent: it may have exceptions, and is counted unless
-        tracing is off, which is no *reason*. Uploads (`_is_left_out`) count here, too: they have no
+        tracing is off, which is no *reason*. Uploads (`_is_upload`) count here, too: they have no
         spans but where others send them, and to tell them would cost each client span 1 us."""
         if span.events and any(event.name == "exception" for event in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
-        if reason is not None and (self._settings.keep_asgi_spans or not is_asgi_event(span)):
+        if reason is not None:
             self._note_unsampled(reason, is_root=span.parent is None or span.parent.is_remote)
 
     def dropped(self, reason: str) -> None:
@@ -202,7 +202,7 @@ class Pipeline:
                 self._assembler.started(subject, exchange, now)
             elif kind == _UNSAMPLED:
                 self._tell(subject, exchange, [subject])
-            elif subject.context.trace_flags.sampled and not self._is_left_out(subject):
+            elif subject.context.trace_flags.sampled and not self._is_upload(subject):
                 self._assembler.ended(subject, exchange, now)
             return
         if kind == _ENDED:
@@ -215,9 +215,7 @@ class Pipeline:
         for span in with_events:
             self._tell(span, segment.exchange, spans)
 
-    def _is_left_out(self, span: ReadableSpan) -> bool:
-        if is_asgi_event(span):
-            return not self._settings.keep_asgi_spans
+    def _is_upload(self, span: ReadableSpan) -> bool:
         # An upload that is a root has been announced: it is left out when its segment is complete.
         return self.traffic.holds(span) and not is_local_root(span)
 
@@ -266,6 +264,8 @@ class Pipeline:
             too_large = trim(clean.payload)
             more = self._rest is not None
             self._exporter.export(clean, Origin(isolation, current, profile, more))
+            if exchange is not None:
+                exchange.sent_request = None
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise

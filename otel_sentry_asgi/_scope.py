@@ -7,9 +7,9 @@ threads that carry the context) belongs to it for as long as it runs, also after
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
@@ -25,6 +25,8 @@ from otel_sentry_asgi._translate.request import (
 )
 from otel_sentry_asgi._translate.segment import RequestFacts
 from otel_sentry_asgi._translate.span import is_local_root
+
+T = TypeVar("T")
 
 _KEPT = (
     *("type", "method", "scheme", "path", "root_path", "query_string", "headers"),
@@ -60,6 +62,28 @@ class Exchange:
     """One request (with its ASGI scope) or one local root outside of any request (without). Without
     a repr: it would print requests into frame locals."""
 
+    __slots__ = (
+        "__weakref__",
+        "asgi_scope",
+        "body",
+        "cancelled",
+        "current",
+        "current_scope",
+        "finished",
+        "held",
+        "logs",
+        "policy",
+        "previous",
+        "profile",
+        "root",
+        "sent_request",
+        "sentry_scope",
+        "status_code",
+        "stream",
+        "told",
+        "trail",
+    )
+
     def __init__(
         self,
         sentry_scope: Any,
@@ -91,13 +115,13 @@ class Exchange:
         self.policy: Any = None
         """What the transaction has been cleaned with, while it is being exported."""
         self.finished = finished
-        self.held: list[Held] = []
-        self.told: deque[tuple[str, str]] = deque(maxlen=MAX_TRAIL)
+        self.held: Sequence[Held] = ()
+        self.told: deque[tuple[str, str]] | None = None
         """Type and message of the exceptions that have been reported, for those known by text
         only."""
-        self.trail: deque[ReadableSpan] = deque(maxlen=MAX_TRAIL)
+        self.trail: deque[ReadableSpan] | None = None
         """The spans that ended last: breadcrumbs of an error."""
-        self.logs: deque[Any] = deque(maxlen=MAX_TRAIL)
+        self.logs: deque[Any] | None = None
         """OTel's log records that came last: breadcrumbs, too."""
         self.profile: Any = None
         """None until `Profiles` has decided about it."""
@@ -133,13 +157,27 @@ class Exchange:
             return False
         return is_local_root(span) and root.context != span.context
 
+    def tell(self, text: tuple[str, str]) -> None:
+        """An exception of that type and message has been reported."""
+        self.told = _with(self.told, text)
+
+    def ended(self, span: ReadableSpan) -> None:
+        """A span has ended."""
+        self.trail = _with(self.trail, span)
+
+    def logged(self, record: Any) -> None:
+        """A log record has come."""
+        self.logs = _with(self.logs, record)
+
     def freeze(self) -> None:
         """Keep of the ASGI scope what a late span or error needs, and let the rest of the request
         go: applications keep large things in it."""
         scope = self.asgi_scope
         if scope is not None:
             route = route_in(scope)
-            self.asgi_scope = {key: scope[key] for key in _KEPT if key in scope}
+            kept = {key: scope[key] for key in _KEPT if key in scope}
+            kept["headers"] = tuple(kept.get("headers") or ())  # The collector goes over none.
+            self.asgi_scope = kept
             if route is not None:
                 self.asgi_scope[WHOLE_ROUTE] = route
 
@@ -169,6 +207,14 @@ class Exchange:
             cancelled=self.cancelled,
             status_code=self.status_code,
         )
+
+
+def _with(latest: deque[T] | None, one: T) -> deque[T]:
+    """The latest of its kind, *one* among them. Most exchanges never have any."""
+    if latest is None:
+        latest = deque(maxlen=MAX_TRAIL)
+    latest.append(one)
+    return latest
 
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("otel_sentry_exchange", default=None)

@@ -40,13 +40,13 @@ class RequestScopes:
     __slots__ = ("_applied", "_before", "_session", "current", "isolation")
 
     def __init__(self, processor: EventProcessor) -> None:
-        before = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
-        self._before = before
+        scopes = sdk_scope.Scope
+        self._before = before = scopes.get_isolation_scope(), scopes.get_current_scope()
         self.isolation = isolation = before[0].fork()
         self.current = current = before[1].fork()
-        sdk_scope.Scope.set_isolation_scope(isolation)
-        sdk_scope.Scope.set_current_scope(current)
-        given = sentry_sdk.get_client().options
+        scopes.set_isolation_scope(isolation)
+        scopes.set_current_scope(current)
+        given = scopes.get_client().options
         isolation.clear_breadcrumbs()
         current.add_event_processor(processor)
         _forget_name(current)
@@ -58,7 +58,7 @@ class RequestScopes:
         the session, unless the application has ended it."""
         if self._applied is not None:
             _applied_reset(self._applied)
-        if sentry_sdk.get_current_scope() is self.current:
+        if sdk_scope.Scope.get_current_scope() is self.current:
             sdk_scope.Scope.set_current_scope(self._before[1])
         restore_isolation(self.isolation, self._before[0])
         session, self.isolation._session = self.isolation._session, None
@@ -139,7 +139,7 @@ def fork_isolation() -> tuple[Any, Any]:
 
 def restore_isolation(forked: Any, before: Any) -> None:
     """Undo `fork_isolation` where it is still in force."""
-    if sentry_sdk.get_isolation_scope() is forked:
+    if sdk_scope.Scope.get_isolation_scope() is forked:
         sdk_scope.Scope.set_isolation_scope(before)
 
 
@@ -196,7 +196,5 @@ def _silence_sdk(given: Mapping[str, Any], current_scope: Any) -> Any:
 
 
 def _applied_reset(token: Any) -> None:
-    flag = _applied_flag()
-    if flag is not None:
-        with suppress(ValueError):  # The request ends in another context than it began in.
-            flag.reset(token)
+    with suppress(ValueError):  # The request ends in another context than it began in.
+        token.var.reset(token)

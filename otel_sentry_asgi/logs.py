@@ -48,7 +48,7 @@ class SentryLogRecordProcessor(LogRecordProcessor):
     def _note(self, record: Any, name: str) -> None:
         exchange = current_exchange.get()
         if exchange is not None and severity_of(record) >= LEAST_FOR_CRUMB:
-            exchange.logs.append((record, name))
+            exchange.logged((record, name))
         settings = self._bridge.settings
         if not settings.send_logs:
             return

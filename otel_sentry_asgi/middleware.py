@@ -7,8 +7,7 @@ import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from contextvars import Token
-from functools import partial
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any
 
 from asgiref.compatibility import guarantee_single_callable
@@ -153,7 +152,7 @@ class _Request:
         current = trace.get_current_span().get_span_context()
         if current.is_valid:
             exchange.current = current
-        finish = partial(self._bridge.events.finish, weakref.ref(exchange))
+        finish = MethodType(self._bridge.events.finish, weakref.ref(exchange))
         self._scopes = scopes = sentry_scopes.RequestScopes(finish)
         exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
         self._exchange = exchange

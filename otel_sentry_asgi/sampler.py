@@ -27,6 +27,7 @@ from otel_sentry_asgi._active import active
 from otel_sentry_asgi._bridge import Bridge, start_facts
 from otel_sentry_asgi._deciding import decide_trace
 from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._received import received_in
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._settings import SettingsError
 from otel_sentry_asgi.sampling import is_kept
@@ -106,7 +107,8 @@ def _keeps(
         return True
     decision = bridge.decisions.get(context.trace_id)
     if decision is None:
-        decision = decide_trace(bridge.decisions, context, parent_context, facts)
+        received = received_in(parent_context, context.trace_id)
+        decision = decide_trace(bridge.decisions, context, received, facts)
     if decision.sampled or decision.sample_rate is None:
         return True
     if decision.reason is not None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from opentelemetry.sdk.trace.sampling import Decision as OtelDecision
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
@@ -24,6 +23,8 @@ from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from otel_sentry_asgi._patterns import later
 
 TracesSampler = Callable[[dict[str, Any]], object]
+
+T = TypeVar("T")
 
 MAX_DECISIONS = 10_000
 
@@ -42,6 +43,10 @@ class Decision(NamedTuple):
     sample_rand: float
     reason: str | None = None
     """Why not, as Sentry's client reports say it; None when sampled or with tracing off."""
+
+
+_Known = tuple[bool, float | None, float, str | None]
+"""The fields of a `Decision`."""
 
 
 def sample_rand(trace_id: int) -> float:
@@ -153,23 +158,52 @@ def is_kept(result: SamplingResult) -> bool:
     return result.decision is OtelDecision.RECORD_AND_SAMPLE
 
 
+class _Latest(Generic[T]):
+    """By trace id, the last `MAX_DECISIONS` values that were added, and up to as many before them.
+
+    Two dictionaries, of which the older goes as a whole: the collector goes over each entry of an
+    `OrderedDict`, but not over a dictionary of what it need not look at. Any thread may call it.
+    """
+
+    __slots__ = ("_lock", "_new", "_old")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._new: dict[int, T] = {}
+        self._old: dict[int, T] = {}
+
+    def get(self, trace_id: int) -> T | None:
+        """What was added last for the trace, if it is known."""
+        found = self._new.get(trace_id)
+        return self._old.get(trace_id) if found is None else found
+
+    def add(self, trace_id: int, value: T) -> None:
+        """Remember *value*."""
+        self._new[trace_id] = value
+        if len(self._new) >= MAX_DECISIONS:
+            with self._lock:
+                if len(self._new) >= MAX_DECISIONS:
+                    self._old = self._new  # First, so that nobody misses what is there.
+                    self._new = {}
+
+
 class Decisions:
-    """What this process has decided, and frozen, by trace id: the last `MAX_DECISIONS` of each, for
-    spans that end where nothing else tells of their request. Any thread may call it."""
+    """What this process has decided, and frozen, by trace id: the last `MAX_DECISIONS` of each, and
+    up to as many before them, for spans that end where nothing else tells of their request. Any
+    thread may call it."""
 
     def __init__(self) -> None:
         self.clear()
 
     def get(self, trace_id: int) -> Decision | None:
         """The decision for a trace, if it is known."""
-        return self._known.get(trace_id)
+        known = self.known(trace_id)
+        return None if known is None else Decision._make(known)
 
     def add(self, trace_id: int, decision: Decision) -> None:
-        """Remember a decision."""
-        with self._lock:
-            self._known[trace_id] = decision
-            if len(self._known) > MAX_DECISIONS:
-                self._known.popitem(last=False)
+        """Remember a decision: as a plain tuple, which the collector, unlike one with names, looks
+        at once and never again."""
+        self._made.add(trace_id, decision[:])
 
     def frozen(self, trace_id: int) -> dict[str, str] | None:
         """The dynamic sampling context of a trace that others have seen; not to be changed."""
@@ -177,13 +211,11 @@ class Decisions:
 
     def freeze(self, trace_id: int, context: dict[str, str]) -> None:
         """From now on *context* is the trace's dynamic sampling context."""
-        with self._lock:
-            self._frozen[trace_id] = context
-            if len(self._frozen) > MAX_DECISIONS:
-                self._frozen.popitem(last=False)
+        self._frozen.add(trace_id, context)
 
     def clear(self) -> None:
-        """Forget everything, also who holds the lock: after a fork that may be nobody."""
-        self._lock = threading.RLock()
-        self._known: OrderedDict[int, Decision] = OrderedDict()
-        self._frozen: OrderedDict[int, dict[str, str]] = OrderedDict()
+        """Forget everything, also who holds a lock: after a fork that may be nobody."""
+        self._made: _Latest[_Known] = _Latest()
+        self._frozen: _Latest[dict[str, str]] = _Latest()
+        self.known = self._made.get
+        """As `get`, as a plain tuple: for the end of each span."""

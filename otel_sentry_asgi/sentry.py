@@ -79,7 +79,21 @@ def options() -> Mapping[str, Any]:
 
 def tracing() -> tuple[object, TracesSampler | None]:
     """`traces_sample_rate` and `traces_sampler`; two times None when tracing is off."""
-    given = options()
+    return _tracing(options())
+
+
+def tracing_now() -> tuple[object, TracesSampler | None, int]:
+    """`tracing`, and how many times the client's monitor asks to halve the rate: 0 unless under
+    backpressure.
+
+    Reads the attribute: the property starts the monitor's thread under a lock, which is none of a
+    request's business, and under gevent may never return.
+    """
+    client = sentry_sdk.get_client()
+    return *_tracing(client.options), int(getattr(client.monitor, "_downsample_factor", 0))
+
+
+def _tracing(given: Mapping[str, Any]) -> tuple[object, TracesSampler | None]:
     if given.get("enable_tracing") is False:
         return None, None
     rate = given.get("traces_sample_rate")
@@ -120,15 +134,6 @@ def ignored_spans() -> tuple[Any, ...]:
 def ignored_statuses() -> Collection[int]:
     """The client's own `trace_ignore_status_codes`."""
     return options().get("trace_ignore_status_codes") or ()
-
-
-def downsample_factor() -> int:
-    """How many times the client's monitor asks to halve the rate: 0 unless under backpressure.
-
-    Reads the attribute: the property starts the monitor's thread under a lock, which is none of a
-    request's business, and under gevent may never return.
-    """
-    return int(getattr(sentry_sdk.get_client().monitor, "_downsample_factor", 0))
 
 
 def watch_pressure() -> None:
@@ -399,7 +404,7 @@ def shutdown_timeout() -> float:
 def ends_with(processor: Callable[..., Any]) -> bool:
     """Whether *processor* is among the last to see an event that is captured now."""
     current = getattr(sentry_sdk.get_current_scope(), "_event_processors", ())
-    return processor in [getattr(one, "func", None) for one in current]
+    return processor in [getattr(one, "__func__", None) for one in current]
 
 
 def begin_in_child() -> None:

@@ -1,5 +1,6 @@
 """The decision is a function of the trace id and composes with OTel's own ratio."""
 
+import gc
 import itertools
 import math
 import random
@@ -173,17 +174,33 @@ def test_a_decision_is_remembered_by_trace() -> None:
     decisions, decision = Decisions(), at_rate(1.0)
     assert decisions.get(1) is None
     decisions.add(1, decision)
-    assert decisions.get(1) is decision
+    assert decisions.get(1) == decision
+    assert type(decisions.get(1)) is Decision
     decisions.clear()
     assert decisions.get(1) is None
 
 
 def test_of_too_many_decisions_the_oldest_are_forgotten() -> None:
     decisions, decision = Decisions(), at_rate(1.0)
-    for trace_id in range(MAX_DECISIONS + 2):
+    most = 5 * MAX_DECISIONS // 2
+    for trace_id in range(most):
         decisions.add(trace_id, decision)
-    known = [decisions.get(trace_id) is decision for trace_id in range(MAX_DECISIONS + 2)]
-    assert known == [False] * 2 + [True] * MAX_DECISIONS
+        assert decisions.get(trace_id) == decision
+        assert decisions.get(max(0, trace_id - MAX_DECISIONS + 1)) == decision
+    known = [decisions.get(trace_id) == decision for trace_id in range(most)]
+    assert sum(known) <= 2 * MAX_DECISIONS
+    assert known == sorted(known)
+
+
+def test_decisions_are_nothing_that_the_garbage_collector_goes_over() -> None:
+    decisions = Decisions()
+    gc.collect()
+    before = len(gc.get_objects())
+    for trace_id in range(1_000):
+        decisions.add(trace_id, decide(trace_id, rate=0.5, sampler=None, sampling_context=dict))
+        decisions.freeze(trace_id, {"trace_id": str(trace_id)})
+    gc.collect()
+    assert len(gc.get_objects()) < before + 100
 
 
 # -- what came with the trace, and what OTel did ---------------------------------------------------
@@ -307,9 +324,9 @@ def test_of_a_million_traces_the_smaller_rate_arrives(r1: float, r2: float) -> N
 
 def test_what_is_frozen_is_remembered_by_trace_and_bounded() -> None:
     decisions = Decisions()
-    for trace_id in range(MAX_DECISIONS + 1):
+    for trace_id in range(2 * MAX_DECISIONS):
         decisions.freeze(trace_id, {"trace_id": str(trace_id)})
     assert decisions.frozen(0) is None
-    assert decisions.frozen(1) == {"trace_id": "1"}
+    assert decisions.frozen(MAX_DECISIONS) == {"trace_id": str(MAX_DECISIONS)}
     decisions.clear()
-    assert decisions.frozen(1) is None
+    assert decisions.frozen(MAX_DECISIONS) is None
