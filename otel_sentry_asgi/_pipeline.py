@@ -37,8 +37,14 @@ from otel_sentry_asgi.sampling import Decision, Decisions
 Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
 
 SLICE = 0.0002
-"""Seconds of work after which the worker lets other threads run: less than a step of a request takes,
-and a hundred times what it takes to give up the lock when nobody wants it."""
+"""Seconds of work after which the worker lets other threads run: less than a step of a request
+takes."""
+
+LONG_SLICE = 0.002
+"""The same where more than `MANY` spans wait: a busy thread gives the lock back after 5 ms only,
+and the worker has to keep up."""
+
+MANY = 300
 
 MAX_UNSAMPLED = 1_000
 """Spans of traces that are not sent, after which the worker is woken to count them."""
@@ -173,7 +179,7 @@ class Pipeline:
                 if flush
                 else self._assembler.due(now)
             )
-            self._slice_ends = time.monotonic() + SLICE
+            self._slice_ends = time.monotonic() + self._slice()
             for segment in segments:
                 with _TELLING:
                     self._tell_of(segment)
@@ -192,7 +198,10 @@ class Pipeline:
         """Give up the interpreter's lock where it is time: the event loop's turn."""
         if time.monotonic() > self._slice_ends:
             time.sleep(0)
-            self._slice_ends = time.monotonic() + SLICE
+            self._slice_ends = time.monotonic() + self._slice()
+
+    def _slice(self) -> float:
+        return SLICE if self._worker.waiting < MANY else LONG_SLICE
 
     def _take(self, item: Item, now: float) -> None:
         """Hand one item on. What cannot be is counted, and does not keep back those after it."""

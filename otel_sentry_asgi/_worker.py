@@ -42,6 +42,11 @@ class Worker:
         self._idle = True
         self.reset()
 
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return len(self._queue)
+
     def put(self, item: Item, *, wake: bool) -> bool:
         """Queue an item, False if there is no room; with *wake*, or when the queue is half full,
         see to it that the thread looks."""

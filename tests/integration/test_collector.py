@@ -95,12 +95,12 @@ class Running:
 def test_of_a_request_that_was_sent_little_is_kept(init: Init) -> None:
     """Two scopes of sentry-sdk's are 10 of them: the application may have put anything there."""
     init()
-    assert Running().kept() < 19
+    assert Running().kept() < 25
 
 
 def test_of_a_request_that_is_not_sampled_nothing_is_kept(init: Init) -> None:
     init(traces_sample_rate=0.0)
-    assert Running().kept() < 0.5
+    assert Running().kept() < 2
 
 
 @pytest.mark.parametrize(("keep", "spans"), [(False, 3), (True, 6)])
