@@ -19,10 +19,10 @@ import gzip
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from otel_sentry_exporters._backlog import Backlog, Counts, Parcel
 from otel_sentry_exporters._http import NotConnected, Response
 from otel_sentry_exporters._limits import RateLimits
 
@@ -61,21 +61,8 @@ _AGAIN = "again"
 COMPRESS_FROM = 1_024
 """Bytes: what is smaller is one packet anyway."""
 
-Counts = tuple[tuple[str, int], ...]
-"""The categories of what is in an envelope, with quantities. The first has the rate limit."""
-
 Done = Callable[[str | None, Counts], None]
 """Called from any thread with what was delivered, or with what is lost and a discard reason."""
-
-
-class Parcel(NamedTuple):
-    """An encoded envelope."""
-
-    body: bytes
-    encoding: str | None
-    counts: Counts
-    since: float
-    """When it was put, in the seconds of the delivery's clock."""
 
 
 class Poster(Protocol):
@@ -114,7 +101,7 @@ class Delivery:
         lock = threading.RLock()  # A signal handler may flush.
         self._work = threading.Condition(lock)
         self._done = threading.Condition(lock)
-        self._queue: deque[Parcel] = deque()
+        self._queue = Backlog()
         self._bytes = 0
         self._threads = self._idle = self._under_way = 0
         self._failures = 0
@@ -144,7 +131,7 @@ class Delivery:
             if fits:
                 self._bytes += len(body)
                 self._queue.append(parcel)
-                if wake or parcel.since - self._queue[0].since > PATIENCE:
+                if wake or parcel.since - self._queue.since() > PATIENCE:
                     starts = self._call(parcel.since)
         if not fits:
             self._tell("queue_overflow", counts)
@@ -175,8 +162,9 @@ class Delivery:
         """End the threads; what still waits is lost."""
         with self._work:
             self._closed = True
-            left = list(self._queue)
-            self._queue.clear()
+            left = []
+            while self._queue:
+                left.append(self._queue.popleft())
             self._under_way += len(left)  # Until they are settled.
             self._work.notify_all()
         for parcel in left:
@@ -199,7 +187,7 @@ class Delivery:
             is_far
             and not self._idle
             and not self._failures
-            and now - self._queue[0].since > PATIENCE
+            and now - self._queue.since() > PATIENCE
             and self._threads < MAX_CONNECTIONS
         ):
             self._threads += 1

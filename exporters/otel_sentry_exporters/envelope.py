@@ -17,7 +17,8 @@ import sentry_sdk
 from sentry_sdk.envelope import Envelope, Item, PayloadRef
 from sentry_sdk.scope import Scope
 
-from otel_sentry_exporters._delivery import MAX_BYTES, Counts, Delivery
+from otel_sentry_exporters._backlog import Counts
+from otel_sentry_exporters._delivery import MAX_BYTES, Delivery
 from otel_sentry_exporters._http import Connection
 from otel_sentry_exporters._json import encode
 from otel_sentry_exporters._prepare import prepare
