@@ -128,7 +128,7 @@ class Measured:
 
     def _is_taken(self) -> bool:
         """All but the last may still wait for their settling."""
-        taken = otel_sentry_asgi.stats()["transactions"]
+        taken = otel_sentry_asgi.stats().get("transactions", 0)
         return taken >= self._requests - TOGETHER
 
     def _state(self) -> State:
