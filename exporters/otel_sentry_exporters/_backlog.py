@@ -32,27 +32,20 @@ class Parcel(NamedTuple):
 
 
 class Backlog:
-    """A queue of parcels, not for several threads at once. It is true while it has any."""
+    """A queue of parcels. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._first: deque[Parcel] = deque()
-        """Not empty unless all is."""
+        self.first: deque[Parcel] = deque()
+        """Those at the head, to be looked at: some, unless there are none at all."""
         self._blocks: deque[mmap] = deque()
         self._last: deque[Parcel] = deque()
         self._size = 0
         """Bytes of bodies in `_last`."""
 
-    def __bool__(self) -> bool:
-        return bool(self._first)
-
-    def since(self) -> float:
-        """When the first one was put. Raises IndexError if there is none."""
-        return self._first[0].since
-
     def append(self, parcel: Parcel) -> None:
         """Add *parcel* at the end."""
-        if not self._first:
-            self._first.append(parcel)
+        if not self.first:
+            self.first.append(parcel)
             return
         self._last.append(parcel)
         self._size += len(parcel.body)
@@ -61,12 +54,12 @@ class Backlog:
 
     def appendleft(self, parcel: Parcel) -> None:
         """Put back what `popleft` gave."""
-        self._first.appendleft(parcel)
+        self.first.appendleft(parcel)
 
     def popleft(self) -> Parcel:
         """Take the first one. Raises IndexError if there is none."""
-        parcel = self._first.popleft()
-        if not self._first:
+        parcel = self.first.popleft()
+        if not self.first:
             self._unpack()
         return parcel
 
@@ -82,6 +75,6 @@ class Backlog:
     def _unpack(self) -> None:
         if self._blocks:
             with self._blocks.popleft() as block:
-                self._first.extend(Parcel(*fields) for fields in marshal.loads(block))
+                self.first.extend(Parcel(*fields) for fields in marshal.loads(block))
         else:
-            self._first, self._last, self._size = self._last, self._first, 0
+            self.first, self._last, self._size = self._last, self.first, 0
