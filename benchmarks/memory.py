@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -38,6 +39,7 @@ class State(TypedDict):
     """Megabytes in memory."""
     objects: int
     """Objects that the garbage collector knows, but for decisions: the last 10,000 are kept."""
+    threads: int
     requests: int
     stats: dict[str, int]
     """What `otel_sentry_asgi.stats()` says."""
@@ -135,6 +137,7 @@ class Measured:
         return State(
             rss=rss(),
             objects=sum(type(one) is not Decision for one in gc.get_objects()),
+            threads=threading.active_count(),
             requests=self._requests,
             stats=otel_sentry_asgi.stats(),
         )
