@@ -67,6 +67,9 @@ CPU of a request that computes, on the event loop and in a thread pool, without 
 Resident, six child spans: {after}. While Sentry cannot be reached, and without a pause between
 requests, so that the queues are full: {unreachable}.
 
+An outage at a load that the worker keeps up with, until so much waits that the first is lost, and
+after all that waited has been delivered: {outage}.
+
 ## Start-up
 
 `import otel_sentry_asgi` and `instrument()` take {startup:.0f} ms in a process that has
@@ -92,6 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         profiles=_printed("benchmarks.profiles"),
         after=_after(counts, reachable),
         unreachable=_after(counts[:2], unreachable),
+        outage=_outage(*memory.after_outage()),
         startup=startup.measure(15),
     )
     DOCS.mkdir(exist_ok=True)
@@ -108,6 +112,10 @@ def _printed(module: str) -> str:
 def _after(counts: list[int], megabytes: list[float]) -> str:
     pairs = zip(counts, megabytes, strict=True)
     return ", ".join(f"{size:.0f} MB after {count:,} requests" for count, size in pairs)
+
+
+def _outage(before: memory.State, full: memory.State, after: memory.State) -> str:
+    return f"{before['rss']:.0f} MB, {full['rss']:.0f} MB, and then {after['rss']:.0f} MB"
 
 
 def check(arguments: argparse.Namespace) -> None:

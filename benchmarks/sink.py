@@ -1,7 +1,7 @@
 """A receiver for any of the protocols that reads, answers 200 and keeps nothing.
 
-A process of its own, so that its work is not in the figures: `python -m benchmarks.sink`. It prints
-its port, and the envelopes it has had for each line that it reads.
+A process of its own, so that its work is not in the figures: `python -m benchmarks.sink [PORT]`. It
+prints its port, and the envelopes it has had for each line that it reads.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def _length(head: bytes) -> int:
 async def main() -> None:
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Sink, "127.0.0.1", 0)
+    port = int(sys.argv[1]) if sys.argv[1:] else 0
+    server = await loop.create_server(Sink, "127.0.0.1", port)
     print(server.sockets[0].getsockname()[1], flush=True)
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(Sink.requests, Sink.size, flush=True)

@@ -103,9 +103,12 @@ def otlp(spans: int, port: int) -> Stack:
     return Stack(_instrumented(provider, spans), provider.force_flush)
 
 
-def ours(spans: int, port: int) -> Stack:
-    """otel-sentry-asgi as it comes."""
-    return _ours(spans, port, traces_sample_rate=1.0)
+def ours(spans: int, port: int, max_bytes: int | None = None) -> Stack:
+    """otel-sentry-asgi as it comes, or with another size of the queue of uploads."""
+    from otel_sentry_exporters.envelope import EnvelopeExporter
+
+    exporter = None if max_bytes is None else EnvelopeExporter(max_bytes=max_bytes)
+    return _ours(spans, port, exporter=exporter, traces_sample_rate=1.0)
 
 
 def ours_sdk(spans: int, port: int) -> Stack:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from otel_sentry_asgi.testing import HandClock
 from otel_sentry_exporters import _delivery
+from otel_sentry_exporters._backlog import Counts
 from otel_sentry_exporters._delivery import (
     COMPRESS_FROM,
     FAR,
@@ -25,7 +26,6 @@ from otel_sentry_exporters._delivery import (
     MAX_CONNECTIONS,
     PATIENCE,
     STALLED,
-    Counts,
     Delivery,
 )
 from otel_sentry_exporters._http import NotConnected, Response

@@ -19,10 +19,10 @@ import gzip
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from otel_sentry_exporters._backlog import Backlog, Counts, Parcel
 from otel_sentry_exporters._http import NotConnected, Response
 from otel_sentry_exporters._limits import RateLimits
 
@@ -61,21 +61,8 @@ _AGAIN = "again"
 COMPRESS_FROM = 1_024
 """Bytes: what is smaller is one packet anyway."""
 
-Counts = tuple[tuple[str, int], ...]
-"""The categories of what is in an envelope, with quantities. The first has the rate limit."""
-
 Done = Callable[[str | None, Counts], None]
 """Called from any thread with what was delivered, or with what is lost and a discard reason."""
-
-
-class Parcel(NamedTuple):
-    """An encoded envelope."""
-
-    body: bytes
-    encoding: str | None
-    counts: Counts
-    since: float
-    """When it was put, in the seconds of the delivery's clock."""
 
 
 class Poster(Protocol):
@@ -111,10 +98,11 @@ class Delivery:
 
     def _begin(self) -> None:
         self.limits = RateLimits(self._clock)
-        lock = threading.RLock()  # A signal handler may flush.
-        self._work = threading.Condition(lock)
-        self._done = threading.Condition(lock)
-        self._queue: deque[Parcel] = deque()
+        # A signal handler may flush. Taken by itself: a condition's `with` is Python.
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)
+        self._done = threading.Condition(self._lock)
+        self._queue = Backlog()
         self._bytes = 0
         self._threads = self._idle = self._under_way = 0
         self._failures = 0
@@ -138,13 +126,13 @@ class Delivery:
         if len(body) >= COMPRESS_FROM:
             body, encoding = gzip.compress(body, 1, mtime=0), "gzip"
         parcel = Parcel(body, encoding, counts, self._clock())
-        with self._work:
+        with self._lock:
             fits = not self._closed and self._bytes + len(body) <= self._max_bytes
             starts = False
             if fits:
                 self._bytes += len(body)
                 self._queue.append(parcel)
-                if wake or parcel.since - self._queue[0].since > PATIENCE:
+                if wake or parcel.since - self._queue.first[0].since > PATIENCE:
                     starts = self._call(parcel.since)
         if not fits:
             self._tell("queue_overflow", counts)
@@ -153,7 +141,7 @@ class Delivery:
 
     def wake(self) -> None:
         """See to it that what waits is sent."""
-        with self._work:
+        with self._lock:
             starts = self._call(self._clock())
         if starts:
             self._start()
@@ -161,35 +149,36 @@ class Delivery:
     def flush(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until nothing waits and nothing is under way."""
         until = self._clock() + timeout
-        with self._work:
+        with self._lock:
             self._resume_at = 0.0
             self._work.notify()
-            alone = bool(self._queue) and not self._threads
+            alone = bool(self._queue.first) and not self._threads
         if alone:  # The interpreter is about to end and starts no threads.
             self._run(until)
         left = 0.0 if alone else max(0.0, until - self._clock())
-        with self._done:
+        with self._lock:
             return self._done.wait_for(self._is_empty, left)
 
     def close(self) -> None:
         """End the threads; what still waits is lost."""
-        with self._work:
+        with self._lock:
             self._closed = True
-            left = list(self._queue)
-            self._queue.clear()
+            left = []
+            while self._queue.first:
+                left.append(self._queue.popleft())
             self._under_way += len(left)  # Until they are settled.
             self._work.notify_all()
         for parcel in left:
             self._settle(parcel, "network_error")
 
     def _is_empty(self) -> bool:
-        return not self._queue and not self._under_way
+        return not self._queue.first and not self._under_way
 
     # -- the threads; what is called with the lock held says so ---------------------------------
 
     def _call(self, now: float) -> bool:
         """See to it that somebody takes what waits; True if that needs a new thread. Locked."""
-        if not self._queue:
+        if not self._queue.first:
             return False
         is_far = self._is_far(now)
         if self._idle and (is_far or not self._called):
@@ -199,7 +188,7 @@ class Delivery:
             is_far
             and not self._idle
             and not self._failures
-            and now - self._queue[0].since > PATIENCE
+            and now - self._queue.first[0].since > PATIENCE
             and self._threads < MAX_CONNECTIONS
         ):
             self._threads += 1
@@ -217,7 +206,7 @@ class Delivery:
             # In an empty context: the scopes of the code that starts it are none of its own.
             contextvars.Context().run(thread.start)
         except RuntimeError:
-            with self._work:
+            with self._lock:
                 self._threads -= 1
 
     def _run(self, until: float | None = None) -> None:
@@ -233,7 +222,7 @@ class Delivery:
 
     def _take(self, until: float | None) -> Parcel | None:
         """The next envelope, as soon as there is one; None when the thread is to end."""
-        with self._work:
+        with self._lock:
             parcel = self._next(until)
             starts = parcel is not None and self._call(self._clock())
             if parcel is None and until is None:
@@ -247,21 +236,21 @@ class Delivery:
         while not self._closed:
             now = self._clock()
             pause = self._pause(now) if self._failures else 0.0
-            if until is not None and (now >= until or pause or not self._queue):
+            if until is not None and (now >= until or pause or not self._queue.first):
                 return None
-            if self._queue and not pause:
+            if self._queue.first and not pause:
                 if not self._under_way:
                     self._answered_at = now
                 self._under_way += 1
                 return self._queue.popleft()
             is_last = self._threads == 1
-            if not self._queue and not is_last and not self._is_far(now):
+            if not self._queue.first and not is_last and not self._is_far(now):
                 return None
             self._idle += 1
             woken = self._work.wait(pause or (LAST_IDLE if is_last else IDLE))
             self._idle -= 1
             self._called = False
-            if not woken and not self._queue and (is_last or self._threads > 1):
+            if not woken and not self._queue.first and (is_last or self._threads > 1):
                 return None
         return None
 
@@ -295,7 +284,7 @@ class Delivery:
             self._complain("an upload to Sentry had no answer: %s", error)
             return "network_error"
         self.limits.update(response.status, response.headers)
-        with self._work:
+        with self._lock:
             self._answered_at = self._clock()
             self._round_trip = self._answered_at - begin
             if self._failures:
@@ -307,7 +296,7 @@ class Delivery:
         return "send_error" if response.status == 413 else "network_error"
 
     def _put_back(self, parcel: Parcel) -> None:
-        with self._work:
+        with self._lock:
             closed = self._closed
             if not closed:
                 now = self._clock()
@@ -326,7 +315,7 @@ class Delivery:
             self._tell(reason, parcel.counts)
         except Exception:
             logger.warning("what became of an upload could not be noted", exc_info=True)
-        with self._work:
+        with self._lock:
             self._bytes -= len(parcel.body)
             self._under_way -= 1
             if self._is_empty():

@@ -3,6 +3,9 @@
 `http.client` connects (TLS, proxies, tunnels); what happens for each upload is done on its socket.
 Measured on a loopback sink, CPython 3.11: 25 us of CPU for a POST, of which 15 us are the two
 system calls; `http.client` takes 85 us, urllib3 190 us.
+
+A timeout is a `poll` before each of the two. Without, by SO_RCVTIMEO, it would be 3 us less, but
+not with TLS (Python's `ssl` then tries again for ever), and a slow reader could draw out `sendall`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ import sentry_sdk
 from sentry_sdk.envelope import Envelope, Item, PayloadRef
 from sentry_sdk.scope import Scope
 
-from otel_sentry_exporters._delivery import MAX_BYTES, Counts, Delivery
+from otel_sentry_exporters._backlog import Counts
+from otel_sentry_exporters._delivery import MAX_BYTES, Delivery
 from otel_sentry_exporters._http import Connection
 from otel_sentry_exporters._json import encode
 from otel_sentry_exporters._prepare import prepare
@@ -78,8 +79,7 @@ class EnvelopeExporter:
         flush_client(min(_MOMENT, timeout))
         done = True
         for route in self._known_routes():
-            if route.delivery is not None:
-                done = route.delivery.flush(max(0.0, until - time.monotonic())) and done
+            done = route.flush(max(0.0, until - time.monotonic())) and done
         return flush_client(max(0.0, until - time.monotonic())) and done
 
     def shutdown(self) -> None:
@@ -92,8 +92,7 @@ class EnvelopeExporter:
         self._lock = threading.RLock()
         self.lost.clear()
         for route in self._routes.values():
-            if route.delivery is not None:
-                route.delivery.begin_in_child()
+            route.begin_in_child()
 
     def _export(self, event: Any, origin: Origin) -> None:
         Scope.set_isolation_scope(_or_empty(origin.isolation_scope))
@@ -160,22 +159,45 @@ class EnvelopeExporter:
 
 
 class _Route:
-    """The way of envelopes to where one client sends to; None as *delivery* is its transport."""
+    """The way of envelopes to where one client sends to; None as *delivery* is its transport.
+
+    The client's report goes out beside whatever the client sends, and is lost with it. So what is
+    lost while nothing gets through is only reported when something has.
+    """
 
     def __init__(self, client: Any, max_bytes: int, count: Callable[[str, int], None]) -> None:
         self.client = client
         self.delivery: Delivery | None = None
         self._count = count
         self._reported_at = time.monotonic()
+        self._forget()
         target = to_target(client)
         if target is not None:
             connect = partial(Connection, target)
             self.delivery = Delivery(connect, self.settled, max_bytes=max_bytes)
 
+    def _forget(self) -> None:
+        self._lock = threading.RLock()
+        self._unreported: Counter[tuple[str, str]] = Counter()
+
+    def begin_in_child(self) -> None:
+        """After a fork: what waits, and what was lost, is the parent's."""
+        self._forget()
+        if self.delivery is not None:
+            self.delivery.begin_in_child()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is delivered or lost; then that can be reported, too."""
+        done = self.delivery is None or self.delivery.flush(timeout)
+        if done:
+            self._report()
+        return done
+
     def close(self) -> None:
         """Hang up; what waits is lost."""
         if self.delivery is not None:
             self.delivery.close()
+        self._report()
 
     def settled(self, reason: str | None, counts: Counts) -> None:
         """Something has been delivered, or is lost for *reason*."""
@@ -183,6 +205,7 @@ class _Route:
             self._count(reason, dict(counts)["span"])
             self.record(reason, counts)
             return
+        self._report()
         # By itself the client sends its report only beside envelopes of its own.
         now = time.monotonic()
         if now - self._reported_at > REPORT_EVERY:
@@ -190,14 +213,27 @@ class _Route:
             self.client.transport.flush(_MOMENT)
 
     def record(self, reason: str, counts: Counts) -> None:
-        """Put a loss into the client's next report."""
-        for category, quantity in counts:
+        """Have a loss in one of the client's next reports."""
+        with self._lock:
+            for category, quantity in counts:
+                self._unreported[reason, category] += quantity
+        if reason not in _WITHOUT_ANSWER:
+            self._report()
+
+    def _report(self) -> None:
+        """Put what is lost into the client's next report."""
+        if not self._unreported:
+            return
+        with self._lock:
+            losses, self._unreported = self._unreported, Counter()
+        for (reason, category), quantity in losses.items():
             if quantity:
                 self.client.transport.record_lost_event(
                     reason, data_category=category, quantity=quantity
                 )
 
 
+_WITHOUT_ANSWER: Final = frozenset({"network_error", "queue_overflow"})
 _MOMENT: Final = 0.01
 _START: Final = b'\n{"type":"transaction","length":'
 

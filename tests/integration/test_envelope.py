@@ -325,6 +325,29 @@ def test_a_server_that_is_gone_is_waited_for_within_the_bound() -> None:
     assert route.delivery._bytes == 0
 
 
+def test_what_is_lost_in_an_outage_is_reported_although_the_clients_own_uploads_fail(
+    exporter: EnvelopeExporter,
+) -> None:
+    """Whatever the client sends takes the report along every 30 seconds, and it is lost with it."""
+    sentry = FakeSentry()
+    with serve_sentry(sentry):
+        client = init(sentry.dsn)
+    exporter._max_bytes = 10_000
+    produced = 100
+    for _ in range(produced):
+        exporter.export(transaction(6), NOWHERE)
+    client.transport._last_client_report_sent = 0.0
+    sentry_sdk.capture_message("lost")
+    sentry_sdk.flush(LONG)
+    with serve_sentry(sentry, port=sentry.port):
+        assert exporter.force_flush(LONG)
+        delivered = len(ids_of(sentry))
+        assert 0 < delivered < produced
+        assert sentry.reported("transaction") == {"queue_overflow": produced - delivered}
+        assert sentry.reported("span") == {"queue_overflow": 7 * (produced - delivered)}
+        assert exporter.lost == {"queue_overflow": 7 * (produced - delivered)}
+
+
 def test_whatever_the_server_does_delivered_and_reported_is_what_was_produced(
     sentry: FakeSentry, exporter: EnvelopeExporter
 ) -> None:
