@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
 import otel_sentry_asgi
-from otel_sentry_asgi._pipeline import Pipeline
+from otel_sentry_asgi._active import active
+from otel_sentry_asgi._pipeline import MANY, SLICE, Pipeline
 from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._translate.segment import STRETCH
+from otel_sentry_asgi._worker import Worker
 from otel_sentry_asgi.testing import RecordingExporter
 from tests.integration.prelude import DSN, Kept
 
@@ -121,7 +124,26 @@ def test_the_event_loop_has_its_turn_in_the_middle_of_a_large_transaction(
     service.provider.force_flush()
     [transaction] = service.exporter.transactions
     assert len(transaction["spans"]) == STRETCH * 3
-    assert len(pauses) == 3 + 1  # And one behind it.
+    assert len(pauses) == 3 + 3  # And before the policy, before the exporter, and behind it.
+
+
+@pytest.mark.parametrize(("waiting", "often"), [(0, True), (MANY, False)])
+def test_the_worker_lets_others_run_seldom_where_many_spans_wait(
+    waiting: int,
+    often: bool,
+    serve: Callable[..., Service],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    serve()
+    bridge = active()
+    assert bridge is not None
+    pipeline, now, slept = bridge.pipeline, [1.0], list[float]()
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append)
+    monkeypatch.setattr(Worker, "waiting", waiting)
+    monkeypatch.setattr("otel_sentry_asgi._pipeline.time", clock)
+    for now[0], slices in ((1.0, 1), (1.0 + 2 * SLICE, 1 + often), (1.1, 2 + often)):
+        pipeline._breathe()
+        assert len(slept) == slices
 
 
 def test_roots_that_overlap_in_one_context_do_not_hold_those_that_have_ended(
