@@ -115,17 +115,12 @@ def _fill(event: Event, client: Any) -> None:
         if event.get(key) is None and options.get(key) is not None:
             event[key] = str(options[key]).strip()
     if event.get("sdk") is None:
-        event["sdk"] = {**SDK_INFO, "integrations": _names(tuple(client.integrations))}
+        event["sdk"] = {**SDK_INFO, "integrations": sorted(client.integrations)}
     if event.get("platform") is None:
         event["platform"] = "python"
     if not _WITH_FRAMES.isdisjoint(event):
         given = (options.get(name) for name in ("in_app_exclude", "in_app_include", "project_root"))
         handle_in_app(event, *given)  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=8)
-def _names(integrations: tuple[str, ...]) -> list[str]:
-    return sorted(integrations)
 
 
 def _is_whole(options: Mapping[str, Any], scrubber: Any, scopes: tuple[Any, ...]) -> bool:
@@ -189,16 +184,15 @@ class _Scrubber:
             return
         for name in [name for name in values if name not in self._innocent]:
             if isinstance(name, str) and name.lower() in self._denied:
-                values[name] = _SUBSTITUTED.value
-                node = meta
+                substituted = AnnotatedValue.substituted_because_contains_sensitive_data()
+                values[name], node = substituted.value, meta
                 for segment in (*path, name):
                     node = node.setdefault(segment, {})
-                node[""] = dict(_SUBSTITUTED.metadata)
+                node[""] = substituted.metadata
             else:
                 self._innocent.add(name)
 
 
-_SUBSTITUTED: Final = AnnotatedValue.substituted_because_contains_sensitive_data()
 _MAX_NAMES: Final = 10_000
 _scrubber = lru_cache(maxsize=8)(_Scrubber)
 
