@@ -91,7 +91,8 @@ def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], obje
         transaction = pipeline._to_transaction(segment, decision, facts)
         if last < 4:
             return
-        payload = sentry.policy(pipeline._settings).clean(transaction).payload
+        segment.exchange.policy = policy = sentry.policy(pipeline._settings)
+        payload = policy.clean(transaction).payload
         segment.exchange.sent_request = payload["request"]
         if last < 5:
             return

@@ -273,14 +273,12 @@ class Pipeline:
             too_large = trim(clean.payload)
             more = self._rest is not None
             self._exporter.export(clean, Origin(isolation, current, profile, more))
-            if exchange is not None:
-                exchange.sent_request = None
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise
         finally:
             if exchange is not None:
-                exchange.policy = None
+                exchange.policy = exchange.sent_request = None
         self._profiles.sent(exchange, profile)
         self._stats.add("transactions")
         self._stats.add("spans", len(segment.children) + 1 - too_large)

@@ -111,7 +111,8 @@ class Exchange:
         """The client left before the response was complete."""
         self.body: Body | None = None
         self.sent_request: Data | None = None
-        """A copy of the request as the policy has left it in the transaction."""
+        """A copy of the request as the policy has left it in the transaction, while that is being
+        exported."""
         self.policy: Any = None
         """What the transaction has been cleaned with, while it is being exported."""
         self.finished = finished

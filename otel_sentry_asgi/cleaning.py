@@ -103,11 +103,7 @@ def clean_log(log: Any, hint: Any) -> Any:
     with contained("cleaning"):
         policy = sentry.policy(_settings(None))
         exchange = current_exchange.get()
-        secrets = (
-            policy.secrets_of(exchange.request(), exchange.sent_request)
-            if exchange is not None
-            else frozenset[str]()
-        )
+        secrets = policy.secrets_of(exchange.request() if exchange is not None else None)
         attributes = policy.attributes(to_json_values(log.get("attributes") or {}))
         log["attributes"] = policy.without(attributes, secrets)
         log["body"] = policy.without(log.get("body"), secrets)

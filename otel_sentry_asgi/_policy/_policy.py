@@ -13,7 +13,13 @@ from otel_sentry_asgi._policy._decide import DROP, header_rule, is_free_text, ru
 from otel_sentry_asgi._policy._memo import MAX_KEYS, Memo
 from otel_sentry_asgi._policy._remarks import remarks_on, removed
 from otel_sentry_asgi._policy._request import clean_request
-from otel_sentry_asgi._policy._rules import FILTERED, is_sensitive, term_in, without_credentials
+from otel_sentry_asgi._policy._rules import (
+    FILTERED,
+    MAPPING,
+    is_sensitive,
+    term_in,
+    without_credentials,
+)
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
 from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
 
@@ -143,13 +149,13 @@ class Policy(Collection):
             ("extra", self.scrubbed),
             ("user", self.scrubbed),
         ):
-            if part in event and isinstance(event[part], (dict, Mapping)):
+            if part in event and isinstance(event[part], MAPPING):
                 event[part] = self._by_own_keys(event[part], clean, scrubbed)
         if "user" in event and (event["user"] or {}).get("ip_address") == FILTERED:
             del event["user"]["ip_address"]  # Sentry takes nothing but an address.
         contexts = event.get("contexts") or {}
         for name, context in contexts.items():
-            if name not in _OWN_CONTEXTS and isinstance(context, (dict, Mapping)):
+            if name not in _OWN_CONTEXTS and isinstance(context, MAPPING):
                 contexts[name] = self._by_own_keys(context, clean)
 
     def request(self, request: Data) -> Data:

@@ -9,7 +9,7 @@ from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._decide import DROP, Cleaner
-from otel_sentry_asgi._policy._rules import clean_query, clean_url
+from otel_sentry_asgi._policy._rules import MAPPING, clean_query, clean_url
 
 
 def clean_request(
@@ -31,11 +31,11 @@ def clean_request(
     parts["url"] = url
     if query and isinstance(query, str):
         parts["query_string"] = clean_query(query, of.query, of.terms)
-    if isinstance(given := get("headers"), _MAPPING):
+    if isinstance(given := get("headers"), MAPPING):
         parts["headers"] = _headers(given, headers)
-    if of.cookies.mode != "off" and isinstance(cookies := get("cookies"), _MAPPING):
+    if of.cookies.mode != "off" and isinstance(cookies := get("cookies"), MAPPING):
         parts["cookies"] = of.cookies.clean(cookies, of.terms)
-    if isinstance(env := get("env"), _MAPPING):
+    if isinstance(env := get("env"), MAPPING):
         kept = {key: env[key] for key in env if key != "REMOTE_ADDR" or of.user_info}
         parts["env"] = kept
     if "incoming_request" in of.bodies and (body := get("data")) is not None:
@@ -44,8 +44,6 @@ def clean_request(
 
 
 _EMPTY: Final[tuple[Any, ...]] = (None, "", {})
-_MAPPING: Final = (dict, Mapping)
-"""To ask for the class first: of an abstract class each question is dear."""
 
 
 def _headers(given: Mapping[str, Any], cleaners: Mapping[str, Cleaner | None]) -> Data:

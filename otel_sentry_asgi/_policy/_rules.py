@@ -12,6 +12,9 @@ from otel_sentry_asgi._patterns import later
 
 FILTERED: Final = "[Filtered]"
 
+MAPPING: Final = (dict, Mapping)
+"""To ask for the class first: of an abstract class each question is dear."""
+
 # sentry-sdk's built-in terms (`data_collection._SENSITIVE_DENYLIST`): substrings, in any case.
 SENSITIVE_TERMS: Final = (
     "auth",
