@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sentry_sdk
@@ -493,6 +493,26 @@ def test_a_secret_of_the_request_is_taken_out_of_free_texts_and_of_nothing_else(
     assert trace["links"] == [{"attributes": {"shop.note": "[Filtered]"}}]
     assert cleaned["tags"] == {"seen": "[Filtered]"}
     assert (cleaned["transaction"], span["description"]) == ("GET /sesame-1", "sesame-1")
+
+
+def test_data_of_a_breadcrumb_may_have_keys_of_any_kind() -> None:
+    crumb = {"category": "x", "data": {1: "https://bob:sesame@h/", None: 2}}
+    assert PRIVATE.clean_crumb(crumb)["data"] == {"1": "https://[Filtered]@h/", "None": 2}
+
+
+def test_a_secret_of_the_request_is_taken_out_of_breadcrumbs_of_any_transaction() -> None:
+    event = {
+        "request": {"headers": {"authorization": "Bearer opensesame"}},
+        "breadcrumbs": {"values": [{"message": "sent opensesame"}]},
+    }
+    clean: Any = PRIVATE.clean(cast("Any", event)).payload
+    assert clean["breadcrumbs"]["values"] == [{"message": "sent [Filtered]"}]
+
+
+def test_a_secret_of_the_request_is_taken_out_of_attributes_of_an_error() -> None:
+    event = {"contexts": {"trace": {"data": {"note": ["sent opensesame"]}}}}
+    clean: Any = PRIVATE.clean_error(cast("Any", event), frozenset({"opensesame"})).payload
+    assert clean["contexts"]["trace"]["data"] == {"note": ["sent [Filtered]"]}
 
 
 def test_data_of_a_breadcrumb_is_cleaned_by_the_keys_in_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 from sentry_relay.processing import convert_datascrubbing_config, pii_strip_event
 
 from otel_sentry_asgi._policy import FILTERED, Policy
-from otel_sentry_asgi._policy._memo import MAX_KEYS, Memo
+from otel_sentry_asgi._policy._memo import LONGEST_SHAPE, MAX_KEYS, MAX_SHAPES, Memo, Shapes
 from otel_sentry_asgi._semconv import KIND
 from tests.payload import encoded
 from tests.policies import OPEN, POLICIES, PRIVATE
@@ -65,6 +65,16 @@ def test_a_memo_is_bounded() -> None:
     for number in range(MAX_KEYS + 10):
         assert memo[str(number)] == len(str(number))
     assert len(memo) <= MAX_KEYS
+
+
+def test_sets_of_keys_are_remembered_within_bounds() -> None:
+    shapes = Shapes(len)
+    for number in range(MAX_SHAPES + 10):
+        assert shapes[str(number), "b"] == 2
+    assert 0 < len(shapes) <= MAX_SHAPES
+    shapes.clear()
+    assert shapes["a" * LONGEST_SHAPE, "b"] == 2
+    assert not shapes
 
 
 # -- the callback ---------------------------------------------------------------------------------

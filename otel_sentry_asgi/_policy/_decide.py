@@ -25,6 +25,7 @@ from otel_sentry_asgi._policy._rules import (
     clean_query,
     clean_url,
     fold,
+    is_plain,
     is_sensitive,
     term_in,
 )
@@ -48,6 +49,8 @@ class Rule(NamedTuple):
     does: str
     because: str
     clean: Cleaner | None = None
+    leaves_plain: bool = False
+    """A text stays as it is if it `is_plain`."""
 
 
 def rule_of(key: str, of: Collection) -> Rule:
@@ -57,7 +60,7 @@ def rule_of(key: str, of: Collection) -> Rule:
         return _ACTIONS[action](of)
     category = category_of(key)
     rule = _BY_CATEGORY[category](key, of)
-    if rule.clean is _dropped:
+    if rule.clean is dropped:
         return rule
     if term := term_in(key, of.terms):
         return _filter(f"the key holds {term!r} of sensitive_terms")
@@ -84,7 +87,7 @@ def header_rule(name: str, of: Collection) -> Rule:
     if not of.user_info and (term := term_in(folded, ADDRESS_HEADER_TERMS)):
         return _filter(f"a header with {term!r} has the client's address; user_info is off")
     if folded in URL_HEADERS:
-        return Rule(_URL_DOES, "a header that is a URL", _each(_url_cleaner(of)))
+        return Rule(_URL_DOES, "a header that is a URL", _each(_url_cleaner(of)), leaves_plain=True)
     if folded == "baggage":
         return Rule(
             "kept by key",
@@ -99,18 +102,20 @@ def _keep(because: str) -> Rule:
 
 
 def _drop(because: str) -> Rule:
-    return Rule("left out", because, _dropped)
+    return Rule("left out", because, dropped)
 
 
 def _filter(because: str) -> Rule:
-    return Rule(FILTERED, because, _filtered)
+    return Rule(FILTERED, because, filtered)
 
 
-def _dropped(_value: Any, _around: Mapping[str, Any]) -> Any:
+def dropped(_value: Any, _around: Mapping[str, Any]) -> Any:
+    """For what never leaves, whatever it is."""
     return DROP
 
 
-def _filtered(_value: Any, _around: Mapping[str, Any]) -> Any:
+def filtered(_value: Any, _around: Mapping[str, Any]) -> Any:
+    """For what is `[Filtered]`, whatever it is."""
     return FILTERED
 
 
@@ -137,7 +142,12 @@ def _by_text(of: Collection, because: str) -> Rule:
     def by_key(values: Mapping[str, Any]) -> Any:
         return clean_body(values, lambda key: is_sensitive(key, of.terms), text)
 
-    return Rule("kept, URLs in it cleaned", because, _each(text, by_key))
+    others = _each(text, by_key)
+
+    def clean(value: Any, around: Mapping[str, Any]) -> Any:
+        return value if type(value) is str and is_plain(value) else others(value, around)
+
+    return Rule("kept, URLs in it cleaned", because, clean, leaves_plain=True)
 
 
 def _url_cleaner(of: Collection) -> Callable[[str], str]:

@@ -1,25 +1,46 @@
-"""Decisions that are made once for each key."""
+"""Decisions that are made once for each key, and once for each set of keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_KEYS: Final = 4_096
 """Keys that one memo remembers. Names of headers and parameters are the caller's to choose."""
 
+MAX_SHAPES: Final = 512
+LONGEST_SHAPE: Final = 4_096
+"""Characters of the keys of a shape that is remembered."""
 
-class Memo(dict[str, V]):
+
+class Memo(dict[K, V]):
     """`memo[key]` is what *decide* says of the key; it is asked once. A full memo begins anew."""
 
-    def __init__(self, decide: Callable[[str], V]) -> None:
+    def __init__(self, decide: Callable[[K], V], most: int = MAX_KEYS) -> None:
         super().__init__()
         self._decide = decide
+        self._most = most
 
-    def __missing__(self, key: str) -> V:
-        if len(self) >= MAX_KEYS:
-            self.clear()
-        self[key] = decision = self._decide(key)
+    def __missing__(self, key: K) -> V:
+        decision = self._decide(key)
+        if self._is_kept(key):
+            if len(self) >= self._most:
+                self.clear()
+            self[key] = decision
         return decision
+
+    def _is_kept(self, _key: K) -> bool:
+        return True
+
+
+class Shapes(Memo[tuple[str, ...], V]):
+    """The same for all keys of a mapping, in their order: a service sends the same few sets."""
+
+    def __init__(self, decide: Callable[[tuple[str, ...]], V]) -> None:
+        super().__init__(decide, MAX_SHAPES)
+
+    def _is_kept(self, key: tuple[str, ...]) -> bool:
+        return sum(map(len, key)) <= LONGEST_SHAPE

@@ -9,9 +9,14 @@ from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Trans
 from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
-from otel_sentry_asgi._policy._decide import DROP, header_rule, is_free_text, rule_of
-from otel_sentry_asgi._policy._memo import MAX_KEYS, Memo
-from otel_sentry_asgi._policy._remarks import remarks_on, removed
+from otel_sentry_asgi._policy._decide import (
+    Rule,
+    header_rule,
+    rule_of,
+)
+from otel_sentry_asgi._policy._memo import Memo, Shapes
+from otel_sentry_asgi._policy._plan import Plan
+from otel_sentry_asgi._policy._remarks import mark, mark_all, removed
 from otel_sentry_asgi._policy._request import clean_request
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
@@ -21,7 +26,12 @@ from otel_sentry_asgi._policy._rules import (
     without_credentials,
 )
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
-from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
+from otel_sentry_asgi._policy._values import (
+    clean_strings,
+    clean_vars,
+    secrets_in,
+    text_cleaner,
+)
 
 P = TypeVar("P")
 
@@ -29,7 +39,7 @@ _NO_SECRETS: frozenset[str] = frozenset()
 
 _OWN_CONTEXTS: Final = frozenset({"trace", "otel", "response"})
 
-RESOURCE_CONTEXTS: Final = ("cloud_resource", "container", "kubernetes")
+RESOURCE_CONTEXTS: Final = frozenset({"cloud_resource", "container", "kubernetes"})
 """Contexts whose keys are names of resource attributes."""
 
 
@@ -66,71 +76,67 @@ class Policy(Collection):
     """
 
     def __post_init__(self) -> None:
-        self._attributes = Memo(lambda key: rule_of(key, self).clean)
-        self._headers = Memo(lambda name: header_rule(name, self).clean)
-        self._named: set[str] = set()
-        """Keys that are known to be no free text."""
+        self._rules: Memo[str, Rule] = Memo(lambda key: rule_of(key, self))
+        self._header_rules: Memo[str, Rule] = Memo(lambda name: header_rule(name, self))
+        self._plans = Shapes(lambda keys: Plan(keys, self._rules))
+        self._header_plans = Shapes(lambda names: Plan(names, self._header_rules))
         self._text = text_cleaner(_NO_SECRETS, self.query, self.terms)
 
     def clean(self, transaction: Transaction) -> Clean[Transaction]:
         """The transaction without what the policy forbids. Changes the payload in place."""
-        contexts = transaction.get("contexts", {})
-        self._clean_trace(cast("Data", transaction), contexts)
-        self._clean_resource(contexts)
-        spans = transaction.get("spans", ())
-        free: list[Any] = [span for span in spans if self._clean_span(span)]
-        trace = contexts.get("trace") or {}
-        if "links" in trace or self._has_free_text(trace.get("data") or {}):
-            free.append(trace)
-        raw = transaction.get("request") or {}
-        request = self.request(raw)
-        secrets = secrets_in(raw, request) if free or "tags" in transaction else _NO_SECRETS
-        for one in free:
-            for holder in (one.get("data"), *_attributes_of_links(one)):
-                self.take_out(holder or {}, secrets)
-        self.clean_scope_data(transaction, secrets)
-        self._clean_request(cast("Data", transaction), request)
+        event, notes = cast("Data", transaction), _Notes()
+        contexts = event.get("contexts", {})
+        self._clean_trace(event, contexts, notes)
+        self._clean_resource(contexts, notes)
+        for index, span in enumerate(event.get("spans", ())):
+            self._clean_span(span, notes, index)
+        raw = event.get("request") or {}
+        request = self._request(raw, notes)
+        told = not _OF_SCOPES.isdisjoint(event)
+        secrets = secrets_in(raw, request) if notes.free or told else _NO_SECRETS
+        self._take_out(notes, secrets)
+        if told or not _OWN_CONTEXTS.issuperset(contexts):
+            self.clean_scope_data(event, secrets)
+        self._finish(event, raw, request, notes)
         return Clean(transaction)
 
     def without(self, value: Any, secrets: frozenset[str]) -> Any:
         """*value* without *secrets*, credentials of URLs and forbidden parameters in its texts."""
         return clean_strings(value, text_cleaner(secrets, self.query, self.terms))
 
-    def take_out(self, attributes: Data, secrets: frozenset[str]) -> None:
+    def _take_out(self, notes: _Notes, secrets: frozenset[str]) -> None:
         """Take *secrets* out of what keys without a row hold, and of messages of exceptions. Names,
         statements and the like are left: a client could change them at will. Changes the attributes
         in place."""
+        held = "\n".join([text for _, _, text in notes.free])
+        if not any(secret in held for secret in secrets):  # Nearly always.
+            return
         clean = text_cleaner(secrets, self.query, self.terms)
-        for key, value in attributes.items():
-            if is_free_text(key):
-                attributes[key] = clean_strings(value, clean)
-
-    def _has_free_text(self, attributes: Data) -> bool:
-        named = self._named
-        if named.issuperset(attributes):  # Nearly always.
-            return False
-        if len(named) > MAX_KEYS:
-            named.clear()
-        named.update(key for key in attributes if not is_free_text(key))
-        return not named.issuperset(attributes)
+        for attributes, keys, _ in notes.free:
+            for key in keys:
+                if key in attributes:
+                    attributes[key] = clean_strings(attributes[key], clean)
 
     def clean_error(
         self, event: ErrorEvent, secrets: frozenset[str] = _NO_SECRETS
     ) -> Clean[ErrorEvent]:
         """The error without what the policy forbids; *secrets* (from `secrets_of`) are taken out
         of every text in it, wherever they got to. Changes the event in place."""
-        self._clean_trace(cast("Data", event), event.get("contexts", {}))
+        texts, notes = cast("Data", event), _Notes()
+        contexts = texts.get("contexts", {})
+        self._clean_trace(texts, contexts, notes)
+        self._take_out(notes, secrets)
         for stacktrace in _stacktraces(event):
             for frame in stacktrace.get("frames") or ():
                 self._clean_frame(frame)
-        self._clean_resource(event.get("contexts", {}))
+        self._clean_resource(contexts, notes)
         clean = text_cleaner(secrets, self.query, self.terms) if secrets else self._text
-        texts = cast("Data", event)
         for key in ("exception", "logentry", "message", "threads"):
             if key in texts:
                 texts[key] = clean_strings(texts[key], clean)
         self.clean_scope_data(event, secrets)
-        self._clean_request(texts)
+        raw = texts.get("request") or {}
+        self._finish(texts, raw, self._request(raw, notes), notes)
         return Clean(event)
 
     def clean_scope_data(self, event: Any, secrets: frozenset[str] = _NO_SECRETS) -> None:
@@ -161,11 +167,16 @@ class Policy(Collection):
     def request(self, request: Data) -> Data:
         """A cleaned copy of Sentry's request interface. What has not the form that our own has
         is left out."""
-        return clean_request(request, self, self._headers, self._denies, self._text)
+        return self._request(request, _Notes())
+
+    def _request(self, request: Data, notes: _Notes) -> Data:
+        return clean_request(
+            request, self, self._header_plans, self._denies, self._text, notes.meta
+        )
 
     def clean_span(self, span: SpanPayload) -> SpanPayload:
         """A span without what the policy forbids. Changes the payload in place."""
-        self._clean_span(span)
+        self._clean_span(span, _Notes())
         return span
 
     def attributes(
@@ -174,14 +185,7 @@ class Policy(Collection):
         """A cleaned copy of OTel attributes (of a span, a resource, a link). *around* says what
         they belong to (`sentry.kind`, `db.system`), where they do not say it themselves."""
         around = attributes if around is None else around
-        cleaners = self._attributes
-        cleaned: Data = {}
-        for key, value in attributes.items():
-            clean = cleaners[key]
-            kept = value if clean is None else clean(value, around)
-            if kept is not DROP:
-                cleaned[key] = kept
-        return cleaned
+        return self._plans[tuple(attributes)].clean(attributes, around)[0]
 
     def text(self, text: str) -> str:
         """A name: no credentials, no query or fragment of a URL."""
@@ -203,6 +207,8 @@ class Policy(Collection):
     def label(self, text: str, attributes: Mapping[str, Any]) -> str:
         """The name or description of something with these *attributes* (uncleaned): like `text`,
         and no literals of a statement."""
+        if _OF_DATABASES.isdisjoint(attributes):
+            return self.text(text)
         for key in _STATEMENTS:
             statement = attributes.get(key)
             if statement and text and isinstance(statement, str) and statement.startswith(text):
@@ -220,18 +226,20 @@ class Policy(Collection):
             return _NO_SECRETS
         return secrets_in(request, self.request(request) if cleaned is None else cleaned)
 
-    def _clean_request(self, event: Data, cleaned: Data | None = None) -> None:
-        """The request (*cleaned*, if that is known), and the remarks on all that was filtered."""
-        raw = event.get("request") or {}
+    def _finish(self, event: Data, raw: Data, request: Data, notes: _Notes) -> None:
+        """Put the cleaned request in place, and the remarks on all that was filtered."""
+        meta = notes.meta
         if "request" in event:
-            event["request"] = self.request(raw) if cleaned is None else cleaned
-        noted = remarks_on(event)
+            event["request"] = request
+        for part in ("extra", "tags"):
+            if part in event:
+                mark_all(meta, event[part], part)
         if "body_removed" in raw and "incoming_request" in self.bodies:
-            noted.setdefault("request", {})["data"] = removed(**raw["body_removed"])
-        if noted:
-            event["_meta"] = {**event.get("_meta", {}), **noted}
+            meta.setdefault("request", {})["data"] = removed(**raw["body_removed"])
+        if meta:
+            event["_meta"] = {**event.get("_meta", {}), **meta}
 
-    def _clean_trace(self, event: Data, contexts: Data) -> None:
+    def _clean_trace(self, event: Data, contexts: Data, notes: _Notes) -> None:
         """Name, trace context, and the name in the sampling context."""
         trace = contexts.get("trace") or {}
         raw = trace.get("data") or {}
@@ -240,9 +248,19 @@ class Policy(Collection):
         if sampling := trace.get("dynamic_sampling_context"):
             trace["dynamic_sampling_context"] = self._sampling_context(sampling, raw)
         if raw:
-            trace["data"] = self.attributes(raw)
+            trace["data"] = self._noted(raw, notes, "contexts", "trace", "data")
         if "links" in trace:
-            self._clean_links(trace)
+            self._clean_links(trace, notes)
+
+    def _noted(self, attributes: Mapping[str, Any], notes: _Notes, *path: str) -> Data:
+        """The same as `attributes`; *path*, where remarks on them are shown."""
+        plan = self._plans[tuple(attributes)]
+        cleaned, filtered, text = plan.clean(attributes, attributes)
+        if filtered and path:
+            mark(notes.meta, filtered, *path)
+        if plan.free:
+            notes.free.append((cleaned, plan.free, text))
+        return cleaned
 
     def _sampling_context(self, sampling: Data, attributes: Mapping[str, Any]) -> Data:
         """The name cleaned; of what callers add (`sentry-user_id` in their baggage) nothing."""
@@ -253,42 +271,48 @@ class Policy(Collection):
             kept["transaction"] = self.label(kept["transaction"], attributes)
         return kept
 
-    def _clean_span(self, span: SpanPayload) -> bool:
-        """Gives whether one of its attributes may hold any text."""
+    def _clean_span(self, span: SpanPayload, notes: _Notes, index: int = 0) -> None:
         raw, text = span.get("data", {}), span.get("description", "")
         if type(raw) is Shared:
             known = getattr(raw, "cleaned", None)
             if known is None or known[0] is not self or known[1] != text:
-                raw.cleaned = known = (self, text, *self._cleaned(text, raw))
-            _, _, span["description"], data, is_free = known
-            span["data"] = data.copy()
+                raw.cleaned = known = (self, text, *self._described(text, raw))
+            _, _, span["description"], free, (shared, filtered, held) = known
+            data = shared.copy()
         else:
-            span["description"], span["data"], is_free = self._cleaned(text, raw)
+            span["description"], free, (data, filtered, held) = self._described(text, raw)
+        span["data"] = data
+        if filtered:
+            mark(notes.meta, filtered, "spans", str(index), "data")
+        if free:
+            notes.free.append((data, free, held))
         if "tags" in span:
             self._clean_tags(cast("Data", span))
         if "links" in span:
-            self._clean_links(span)
-            return True
-        return is_free
+            self._clean_links(span, notes)
 
-    def _cleaned(self, text: str, raw: Mapping[str, Any]) -> tuple[str, Data, bool]:
-        """A description, attributes, and whether one of them may hold any text."""
-        data = self.attributes(raw)
-        is_free = self._has_free_text(data)
+    def _described(
+        self, text: str, raw: Mapping[str, Any]
+    ) -> tuple[str, list[str], tuple[Data, list[str], str]]:
+        """The description, the free keys, and what their plan makes of the attributes."""
+        plan = self._plans[tuple(raw)]
+        of_plan = plan.clean(raw, raw)
         statement = raw.get("db.query.text") or raw.get("db.statement")
-        cleaned = data.get("db.query.text") or data.get("db.statement")
+        cleaned = of_plan[0].get("db.query.text") or of_plan[0].get("db.statement")
         # Most spans of databases are described by their statement, which is clean by now.
-        if statement == text and isinstance(cleaned, str):
-            return cleaned, data, is_free
-        return self.label(text, raw), data, is_free
+        is_clean = statement == text and isinstance(cleaned, str)
+        return str(cleaned) if is_clean else self.label(text, raw), plan.free, of_plan
 
-    def _clean_resource(self, contexts: Data) -> None:
+    def _clean_resource(self, contexts: Data, notes: _Notes) -> None:
         """The contexts that hold attributes of the resource."""
-        for key in RESOURCE_CONTEXTS:
-            if key in contexts:
-                contexts[key] = self.attributes(contexts[key])
+        for key in RESOURCE_CONTEXTS & contexts.keys():
+            contexts[key] = self.attributes(contexts[key])
         if "otel" in contexts:
-            contexts["otel"] = {"resource": self.attributes(contexts["otel"].get("resource", {}))}
+            raw = contexts["otel"].get("resource", {})
+            resource, filtered, _ = self._plans[tuple(raw)].clean(raw, raw)
+            contexts["otel"] = {"resource": resource}
+            if filtered:
+                mark(notes.meta, filtered, "contexts", "otel", "resource")
 
     def _clean_tags(self, payload: Data) -> None:
         """Tags that came as attributes: the application chose them, but for its own terms."""
@@ -301,7 +325,8 @@ class Policy(Collection):
         raw = crumb.get("data")
         raw = raw if isinstance(raw, dict) else {}
         if raw:
-            crumb["data"] = self.attributes(raw)
+            # The application may have put anything there.
+            crumb["data"] = self.attributes({str(key): value for key, value in raw.items()})
         message = crumb.get("message")
         is_statement = crumb.get("category") == "query" and isinstance(message, str)
         if is_statement and not self.database_query_data:
@@ -313,10 +338,10 @@ class Policy(Collection):
             crumb["message"] = self.text(message)
         return crumb
 
-    def _clean_links(self, payload: Mapping[str, Any]) -> None:
+    def _clean_links(self, payload: Mapping[str, Any], notes: _Notes) -> None:
         for link in payload.get("links") or ():
             if "attributes" in link:
-                link["attributes"] = self.attributes(link["attributes"] or {})
+                link["attributes"] = self._noted(link["attributes"] or {}, notes)
 
     def _by_own_keys(
         self,
@@ -364,6 +389,20 @@ class Policy(Collection):
         return self.frame_variables.allows(name, self.terms)
 
 
+class _Notes:
+    """What cleaning the parts of an event finds out: remarks for `_meta`; and of attributes that
+    may hold any text the keys, and that text."""
+
+    __slots__ = ("free", "meta")
+
+    def __init__(self) -> None:
+        self.meta: Data = {}
+        self.free: list[tuple[Data, list[str], str]] = []
+
+
+_OF_SCOPES: Final = frozenset({"breadcrumbs", "tags", "extra", "user"})
+
+
 _SAMPLING: Final = frozenset(
     {
         *("trace_id", "public_key", "org_id", "release", "environment", "transaction"),
@@ -373,6 +412,7 @@ _SAMPLING: Final = frozenset(
 """What Sentry's trace propagation defines of a dynamic sampling context, but for the user."""
 
 _STATEMENTS: Final = ("db.statement", "db.query.text")
+_OF_DATABASES: Final = frozenset({*_STATEMENTS, "db.system", "db.system.name"})
 
 
 def _plain_statement(statement: str, attributes: Mapping[str, Any]) -> str:
@@ -386,10 +426,6 @@ _CREDENTIALS: Final = later(r"//[^/\s]*@")
 
 def _plain_url(url: str) -> str:
     return without_credentials(url).partition("?")[0].partition("#")[0]
-
-
-def _attributes_of_links(span: Mapping[str, Any]) -> list[Data]:
-    return [link["attributes"] for link in span.get("links") or () if "attributes" in link]
 
 
 def _values(interface: Any) -> list[Data]:

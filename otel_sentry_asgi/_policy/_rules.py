@@ -125,11 +125,20 @@ def term_in(key: str, terms: tuple[str, ...]) -> str:
     return next((term for term in terms if term and fold(term) in folded), "")
 
 
-def clean_query(
-    query: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, nested: bool = False
-) -> str:
+def is_plain(text: str) -> bool:
+    """Whether the text holds no credentials, query or fragment of a URL: these have signs."""
+    return "?" not in text and "#" not in text and "@" not in text
+
+
+def clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
     """The query string with the values of forbidden parameters filtered, order and encoding
-    kept. *nested* says that the query is one of a URL within a query."""
+    kept."""
+    return _clean_query(query, rule, extra, False)
+
+
+@lru_cache(maxsize=1)  # A request tells its query two or three times.
+def _clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...], nested: bool) -> str:
+    """*nested* says that the query is one of a URL within a query."""
     if rule.mode == "off":
         return ""
     if ";" not in query:  # Nearly always, and a pattern is dear.
@@ -173,11 +182,11 @@ def clean_url(
     url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, nested: bool = False
 ) -> str:
     """The URL without credentials, with its query cleaned, and without its fragment."""
-    if "?" not in url and "@" not in url and "#" not in url:
+    if is_plain(url):
         return url
     base, _, _ = without_credentials(url).partition("#")
     base, question, query = base.partition("?")
-    kept = clean_query(query, rule, extra, nested=nested) if question else ""
+    kept = _clean_query(query, rule, extra, nested) if question else ""
     return f"{base}?{kept}" if kept else base
 
 

@@ -15,6 +15,7 @@ from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     INSENSITIVE,
+    MAPPING,
     SECRET_HEADERS,
     URL_HEADERS,
     KeyValueRule,
@@ -52,59 +53,63 @@ _RAW_NAME: Final = later(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
 
 def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
     """The texts of a raw request that are not in its cleaned form."""
-    found: set[str] = set()
-    for name, value in _filtered(raw, cleaned, "headers"):
-        kept = (cleaned.get("headers") or {}).get(name)
-        if isinstance(kept, str) and kept != FILTERED:
-            found.update(_taken_out(value, kept))
+    found: list[str] = []
+    kept = cleaned.get("headers") or {}
+    for name, value in _filtered(raw.get("headers"), kept):
+        left = kept.get(name)
+        if isinstance(left, str) and left != FILTERED:
+            found += _taken_out(value, left)
         elif name == "baggage":
-            found.update(_taken_out(value, ""))
+            found += _taken_out(value, "")
         elif name in URL_HEADERS:
-            found.update(_taken_out(value, clean_url(value, INSENSITIVE)))
+            found += _taken_out(value, clean_url(value, INSENSITIVE))
         else:
+            found += _parts_of(name, value)
             # A header that came more than once has been joined.
-            repeated = [one for one in value.split(", ") if len(one) >= _LONG_SECRET]
-            for single in (value, *repeated):
-                found.update({single, single.rpartition(" ")[2], *_parts_of(name, single)})
+            for one in value.split(", ") if ", " in value else ():
+                if len(one) >= _LONG_SECRET:
+                    found += _parts_of(name, one)
     for value in _filtered_cookies(raw, cleaned):
-        found.update({value, unquote(value), value.strip('"')})
-    found.update(_secrets_in_query(raw.get("query_string"), cleaned.get("query_string")))
-    found.update(_secrets_in_body(raw.get("data"), cleaned.get("data")))
+        found += (value, unquote(value), value.strip('"'))
+    found += _secrets_in_query(raw.get("query_string"), cleaned.get("query_string"))
+    found += _secrets_in_body(raw.get("data"), cleaned.get("data"))
     address = (raw.get("env") or {}).get("REMOTE_ADDR")
     if address and not (cleaned.get("env") or {}).get("REMOTE_ADDR"):
-        found.add(str(address))
+        found.append(str(address))
     return frozenset(
-        value for value in found if len(value) >= _SHORTEST_SECRET and value not in FILTERED
+        [one for one in set(found) if len(one) >= _SHORTEST_SECRET and one not in FILTERED]
     )
 
 
-def _filtered(raw: Data, cleaned: Data, part: str) -> Iterator[tuple[str, str]]:
-    kept, given = cleaned.get(part) or {}, raw.get(part) or {}
-    for name, value in given.items() if isinstance(given, Mapping) else ():
-        if kept.get(name) != value and isinstance(value, str):
-            yield name, value
+def _filtered(given: Any, kept: Mapping[str, Any]) -> list[tuple[str, str]]:
+    items = given.items() if isinstance(given, MAPPING) else ()
+    return [
+        (name, value) for name, value in items if kept.get(name) != value and isinstance(value, str)
+    ]
 
 
-def _filtered_cookies(raw: Data, cleaned: Data) -> Iterator[str]:
+def _filtered_cookies(raw: Data, cleaned: Data) -> set[str]:
     """Also of those that came more than once: by name there is only the last."""
-    yield from (value for _, value in _filtered(raw, cleaned, "cookies"))
     kept = cleaned.get("cookies") or {}
+    values = {value for _, value in _filtered(raw.get("cookies"), kept)}
     for pair in str((raw.get("headers") or {}).get("cookie", "")).split(";"):
         name, _, value = pair.strip().partition("=")
         if kept.get(name) != value:
-            yield value
+            values.add(value)
+    return values
 
 
 def _parts_of(header: str, value: str) -> list[str]:
-    """Addresses of a list of proxies; name and password that `Basic` only encodes."""
-    scheme, _, encoded = value.partition(" ")
-    if scheme.lower() == "basic":
+    """The value, and what of it may stand alone: its last word; addresses of a list of proxies;
+    name and password that `Basic` only encodes."""
+    parts = [value, value.rpartition(" ")[2]]
+    if value[:6].lower() == "basic ":
         with suppress(ValueError):
-            decoded = b64decode(encoded).decode("utf-8", "replace")
-            return [decoded, decoded.partition(":")[2]]
-    if "forwarded" in header or "-ip" in header:
-        return [*_PARTS.split(value), *_FORWARDED_FOR.findall(value)]
-    return []
+            decoded = b64decode(value[6:]).decode("utf-8", "replace")
+            parts += [decoded, decoded.partition(":")[2]]
+    elif "forwarded" in header or "-ip" in header:
+        parts += [*_PARTS.split(value), *_FORWARDED_FOR.findall(value)]
+    return parts
 
 
 def _taken_out(raw: str, cleaned: str) -> Iterator[str]:
@@ -192,6 +197,17 @@ def clean_strings(value: Any, clean: Callable[[str], str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [clean_strings(item, clean) for item in value]
     return value
+
+
+def texts_in(value: Any) -> str:
+    """All that `clean_strings` would clean, as one text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, MAPPING):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return ""
+    return "\n".join(map(texts_in, value))
 
 
 def clean_vars(

@@ -52,6 +52,8 @@ ANY_POLICY = st.one_of(
     ),
 )
 
+_NAMED = [f"http.request.header.{name}" for name in ("accept", "x-real-ip", "cookie", "referer")]
+
 # -- once and for all -----------------------------------------------------------------------------
 
 
@@ -111,6 +113,24 @@ def test_a_clean_request_is_clean(policy: Policy, request: dict[str, Any]) -> No
 def test_clean_attributes_are_clean(policy: Policy, attributes: dict[str, Any]) -> None:
     once = policy.attributes(to_json_values(attributes))
     assert policy.attributes(once) == once
+
+
+@given(
+    policy=ANY_POLICY,
+    attributes=st.dictionaries(
+        st.sampled_from(sorted(["a", "b", "c", "d.token", "user.id", "url.full", *_NAMED])),
+        st.one_of(TEXT, st.integers(), st.lists(TEXT, max_size=2), st.dictionaries(TEXT, TEXT)),
+    ),
+)
+@example(policy=PRIVATE, attributes={"a": 1, "b": "x", "c": {"token": "t"}})
+@example(policy=PRIVATE, attributes={"a": 1, "b": "x", "c": ["http://h/?token=t"]})
+def test_attributes_are_cleaned_together_as_each_by_its_rule(
+    policy: Policy, attributes: dict[str, Any]
+) -> None:
+    one_by_one: dict[str, Any] = {}
+    for key, value in attributes.items():
+        one_by_one |= policy.attributes({key: value}, attributes)
+    assert policy.attributes(attributes) == one_by_one
 
 
 @given(query=TEXT, rule=RULES)
