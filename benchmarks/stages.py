@@ -65,6 +65,7 @@ def stage(name: str, spans: int) -> Callable[[], object]:
 
 def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], object]:
     from otel_sentry_asgi import sentry
+    from otel_sentry_asgi._translate.segment import read
     from otel_sentry_exporters._prepare import prepare
     from otel_sentry_exporters.envelope import _envelope
 
@@ -85,14 +86,15 @@ def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], obje
         if last < 2:
             return
         facts, decision = segment.exchange.facts(), pipeline._decision_of(segment)
-        pipeline._noise().has_segment(segment.root, facts)
+        reading, asked = read(segment.root, facts), pipeline._ask()
+        asked.noise.has_segment(segment.root, facts, reading.data)
         if last < 3:
             return
-        transaction = pipeline._to_transaction(segment, decision, facts)
+        transaction = pipeline._to_transaction(segment, segment.root, reading, facts, decision)
         if last < 4:
             return
-        segment.exchange.policy = policy = sentry.policy(pipeline._settings)
-        payload = policy.clean(transaction).payload
+        segment.exchange.policy = asked.policy
+        payload = asked.policy.clean(transaction).payload
         segment.exchange.sent_request = payload["request"]
         if last < 5:
             return

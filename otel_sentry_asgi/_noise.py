@@ -12,30 +12,19 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._ids import span_hex
-from otel_sentry_asgi._model import SpanPayload
+from otel_sentry_asgi._model import Data, SpanPayload
 from otel_sentry_asgi._semconv import (
-    FULL_URL,
     HTTP_METHOD,
     HTTP_ROUTE,
     HTTP_STATUS,
-    OLD_TARGET,
-    URL_FULL,
-    URL_PATH,
     URL_TEMPLATE,
-    first,
-    first_text,
+    number,
+    text,
 )
 from otel_sentry_asgi._settings import SpanRule
-from otel_sentry_asgi._translate.attributes import plain
 from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
 from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi._translate.urls import path_of
-
-# Both generations of names; looking up four is cheaper than giving all attributes current ones.
-_METHOD = (HTTP_METHOD, "http.method")
-_STATUS = (HTTP_STATUS, "http.status_code")
-_ROUTE = (HTTP_ROUTE, URL_TEMPLATE)
-_WHERE = {URL_PATH: (URL_PATH, OLD_TARGET), URL_FULL: FULL_URL}
 
 
 class Noise(NamedTuple):
@@ -47,32 +36,31 @@ class Noise(NamedTuple):
     paths: tuple[str | Pattern[str], ...] = ()
     orphan_clients: bool = False
 
-    def has_segment(self, root: ReadableSpan, facts: RequestFacts) -> bool:
-        """Whether a segment with this local root is noise."""
+    def has_segment(self, root: ReadableSpan, facts: RequestFacts, data: Data) -> bool:
+        """Whether a segment with this local root is noise. *data*: its attributes under current
+        names."""
         if self.orphan_clients and root.kind is SpanKind.CLIENT and is_local_root(root):
             return True
         if self.spans:
             names = (root.name, transaction_name(root, facts=facts)[0])
             if any(self._has(name, root.attributes or {}) for name in names):
                 return True
-        return root.kind is SpanKind.SERVER and self._has_request(root, facts)
+        return root.kind is SpanKind.SERVER and self._has_request(facts, data)
 
-    def _has_request(self, root: ReadableSpan, facts: RequestFacts) -> bool:
-        attributes = plain(root.attributes)
-        if first(attributes, _METHOD) in self.methods:
+    def _has_request(self, facts: RequestFacts, data: Data) -> bool:
+        if text(data, HTTP_METHOD) in self.methods:
             return True
-        status = facts.status_code or first(attributes, _STATUS)
-        if isinstance(status, int) and status in self.statuses:
+        if (facts.status_code or number(data, HTTP_STATUS)) in self.statuses:
             return True
-        route = facts.route or first_text(attributes, _ROUTE)
-        path = path_of({name: first_text(attributes, names) for name, names in _WHERE.items()})
+        route = facts.route or text(data, HTTP_ROUTE) or text(data, URL_TEMPLATE)
+        path = path_of(data)
         # `/files/{name}` is no static file, whatever is asked for.
         asked = (route,) if route and "{" in route else (path, route)
         pattern, others = _compiled(self.paths)
         return any(
-            pattern.match(text) or any(rule.fullmatch(text) for rule in others)
-            for text in asked
-            if text
+            pattern.match(one) or any(rule.fullmatch(one) for rule in others)
+            for one in asked
+            if one
         )
 
     def _has(self, name: str, attributes: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan
@@ -15,19 +15,27 @@ from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._assembly import Assembler
 from otel_sentry_asgi._deciding import decide_by_id
-from otel_sentry_asgi._dsc import continued, sampling_context
+from otel_sentry_asgi._dsc import ClientFacts, continued, sampling_context
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import event_hex
 from otel_sentry_asgi._model import Data, Transaction
 from otel_sentry_asgi._noise import Noise, adopt
+from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._profiles import Profiles
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._segment import Segment, shortened
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._traffic import OwnTraffic
+from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.resource import facts_of
-from otel_sentry_asgi._translate.segment import NO_REQUEST, RequestFacts, rename, to_transaction
+from otel_sentry_asgi._translate.segment import (
+    NO_REQUEST,
+    RequestFacts,
+    read,
+    rename,
+    to_transaction,
+)
 from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi._trim import trim
 from otel_sentry_asgi._worker import Item, Worker
@@ -90,6 +98,7 @@ class Pipeline:
         self._closing = False
         self._slice_ends = 0.0
         self._known_noise: tuple[Any, Noise] | None = None
+        self._asked: _Asked | None = None
         self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
         self._unsampled: deque[tuple[str, bool]] = deque()
@@ -192,6 +201,7 @@ class Pipeline:
             times = (self._assembler.next_due(), self._tidy(now, flush))
             return min((at for at in times if at is not None), default=None)
         finally:
+            self._asked = None
             otel_context.detach(token)
 
     def _breathe(self) -> None:
@@ -239,52 +249,67 @@ class Pipeline:
         if _is_superseded(segment):
             self._stats.add("superseded")
             return
-        exchange, noise = segment.exchange, self._noise()
-        facts = NO_REQUEST if exchange is None else exchange.facts()
-        if noise.has_segment(_subject(segment), facts):
-            self._lost_segment("ignored", segment)
-            return
-        kept, ignored = noise.split(segment.children)
-        if ignored:
-            self._lost_spans("ignored", len(segment.children) - len(kept))
-            segment.children = kept
-        isolation, current = (
-            (None, None) if exchange is None else (exchange.sentry_scope, exchange.current_scope)
-        )
         try:
-            transaction = self._to_transaction(segment, decision, facts)
-            if ignored:
-                adopt(transaction["spans"], ignored)
-            profile = self._profiles.link(transaction, segment)
-            self._breathe()
-            policy = sentry.policy(self._settings)
-            clean = policy.clean(transaction)
-            if self._settings.on_payload is not None:
-                shown = clean.shown_to(self._settings.on_payload)
-                if shown is None:
-                    self._lost_segment("before_send", segment)
-                    return
-                clean = shown
-            if exchange is not None:
-                exchange.policy = policy
-                if request := clean.payload.get("request"):
-                    exchange.sent_request = _copied(request)
-            self._breathe()
-            too_large = trim(clean.payload)
-            more = self._rest is not None
-            self._exporter.export(clean, Origin(isolation, current, profile, more))
+            self._send_on(segment, decision)
         except BaseException:
             self._lost_segment("internal_sdk_error", segment)
             raise
         finally:
-            if exchange is not None:
-                exchange.policy = exchange.sent_request = None
+            if segment.exchange is not None:
+                segment.exchange.policy = segment.exchange.sent_request = None
+
+    def _send_on(self, segment: Segment, decision: Decision) -> None:
+        """Translate, clean and export it, unless it is noise."""
+        exchange, asked = segment.exchange, self._ask()
+        facts = NO_REQUEST if exchange is None else exchange.facts()
+        root = segment.root if segment.since is None else shortened(segment.root, segment.since)
+        reading = read(root, facts, late=segment.late)
+        subject = _subject(segment)
+        data = reading.data if subject is segment.root else read(subject, facts).data
+        if asked.noise.has_segment(subject, facts, data):
+            self._lost_segment("ignored", segment)
+            return
+        kept, ignored = asked.noise.split(segment.children)
+        if ignored:
+            self._lost_spans("ignored", len(segment.children) - len(kept))
+            segment.children = kept
+        transaction = self._to_transaction(segment, root, reading, facts, decision)
+        if ignored:
+            adopt(transaction["spans"], ignored)
+        profile = self._profiles.link(transaction, segment)
+        self._breathe()
+        clean = asked.policy.clean(transaction)
+        if self._settings.on_payload is not None:
+            shown = clean.shown_to(self._settings.on_payload)
+            if shown is None:
+                self._lost_segment("before_send", segment)
+                return
+            clean = shown
+        isolation = current = None
+        if exchange is not None:
+            isolation, current = exchange.sentry_scope, exchange.current_scope
+            exchange.policy = asked.policy
+            if request := clean.payload.get("request"):
+                exchange.sent_request = _copied(request)
+        self._breathe()
+        too_large = trim(clean.payload)
+        more = self._rest is not None
+        self._exporter.export(clean, Origin(isolation, current, profile, more))
         self._profiles.sent(exchange, profile)
         self._stats.add("transactions")
         self._stats.add("spans", len(segment.children) + 1 - too_large)
         if segment.dropped + too_large:
             # The client reports them, as `_dropped_spans`.
             self._stats.add("lost.buffer_overflow", segment.dropped + too_large)
+
+    def _ask(self) -> _Asked:
+        """What the client says: asked once a turn, as all its spans have ended before it, and again
+        where there is another client."""
+        client, asked = sentry.client(), self._asked
+        if asked is None or asked.client is not client:
+            policy = sentry.policy(self._settings)
+            asked = self._asked = _Asked(client, policy, self._noise(), sentry.facts())
+        return asked
 
     def _noise(self) -> Noise:
         """Made anew when the client's options change."""
@@ -317,24 +342,32 @@ class Pipeline:
         return decision
 
     def _to_transaction(
-        self, segment: Segment, decision: Decision, facts: RequestFacts
+        self,
+        segment: Segment,
+        root: ReadableSpan,
+        reading: Reading,
+        facts: RequestFacts,
+        decision: Decision,
     ) -> Transaction:
-        root, exchange = segment.root, segment.exchange
+        exchange = segment.exchange
         is_own = segment.partial or (exchange is not None and exchange.is_root(root))
         trace_id = root.context.trace_id
         frozen = self._decisions.frozen(trace_id)
         transaction = to_transaction(
-            root if segment.since is None else shortened(root, segment.since),
+            root,
             segment.children,
             event_id=event_hex(trace_id, root.context.span_id),
             facts=facts,
             sampling_context=(
-                None if frozen is not None else sampling_context(trace_id, sentry.facts(), decision)
+                None
+                if frozen is not None
+                else sampling_context(trace_id, self._ask().facts, decision)
             ),
             late=segment.late,
             dropped=segment.dropped,
             quiet=segment.quiet,
             pause=self._breathe,
+            reading=reading,
         )
         if segment.partial:
             transaction["contexts"]["trace"]["op"] += PARTIAL
@@ -355,6 +388,15 @@ class Pipeline:
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)
         self._profiles.lost(segment.root, segment.exchange, reason)
+
+
+class _Asked(NamedTuple):
+    """What a client says."""
+
+    client: Any
+    policy: Policy
+    noise: Noise
+    facts: ClientFacts | None
 
 
 def _copied(request: Data) -> Data:

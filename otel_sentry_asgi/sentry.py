@@ -72,6 +72,11 @@ def have_scopes() -> None:
     sentry_sdk.get_current_scope()
 
 
+def client() -> Any:
+    """The client that is active now."""
+    return sentry_sdk.get_client()
+
+
 def options() -> Mapping[str, Any]:
     """The options of the client that is active now."""
     return sentry_sdk.get_client().options

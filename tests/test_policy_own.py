@@ -193,6 +193,8 @@ def test_why_there_is_no_body_is_marked() -> None:
 
 def test_where_nothing_was_filtered_there_is_no_remark() -> None:
     assert "_meta" not in PRIVATE.clean({"contexts": {"trace": {"data": {"a": 1}}}}).payload
+    bare: Any = {"request": {"headers": {"accept": "*/*"}}, "spans": [{"data": {"a": 1}}]}
+    assert "_meta" not in PRIVATE.clean(bare).payload
 
 
 # -- the server's own scrubber --------------------------------------------------------------------

@@ -256,7 +256,7 @@ class Policy(Collection):
         """The same as `attributes`; *path*, where remarks on them are shown."""
         plan = self._plans[tuple(attributes)]
         cleaned, filtered, text = plan.clean(attributes, attributes)
-        if filtered and path:
+        if path:
             mark(notes.meta, filtered, *path)
         if plan.free:
             notes.free.append((cleaned, plan.free, text))
@@ -311,8 +311,7 @@ class Policy(Collection):
             raw = contexts["otel"].get("resource", {})
             resource, filtered, _ = self._plans[tuple(raw)].clean(raw, raw)
             contexts["otel"] = {"resource": resource}
-            if filtered:
-                mark(notes.meta, filtered, "contexts", "otel", "resource")
+            mark(notes.meta, filtered, "contexts", "otel", "resource")
 
     def _clean_tags(self, payload: Data) -> None:
         """Tags that came as attributes: the application chose them, but for its own terms."""

@@ -5,15 +5,17 @@ Only where Sentry shows it: the request, attributes, and the data of the scope.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy._rules import FILTERED
 
 
-def mark(meta: Data, keys: Iterable[str], *path: str) -> None:
+def mark(meta: Data, keys: Sequence[str], *path: str) -> None:
     """Say in *meta* that what *path* leads to has filtered values under *keys*."""
+    if not keys:
+        return
     for part in path:
         meta = meta.setdefault(part, {})
     for key in keys:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from otel_sentry_asgi._model import Data
@@ -48,13 +48,28 @@ def merged_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Lower-case names, values of repeated headers joined by a comma (cookies by a semicolon)."""
     merged: dict[str, str] = {}
     for raw_name, raw_value in scope.get("headers") or ():
-        name = (raw_name.decode("latin-1") if type(raw_name) is bytes else _latin(raw_name)).lower()
+        name = _names[raw_name] if type(raw_name) is bytes else _latin(raw_name).lower()
         value = raw_value.decode("latin-1") if type(raw_value) is bytes else _latin(raw_value)
         if name in merged:
             separator = "; " if name == "cookie" else ", "
             value = f"{merged[name]}{separator}{value}"
         merged[name] = value
     return merged
+
+
+class _Names(dict[bytes, str]):
+    """Names of headers as text, in lower case. Bounded: clients send any."""
+
+    def __missing__(self, raw: bytes) -> str:
+        name = raw.decode("latin-1").lower()
+        if len(self) < _MAX_NAMES and len(raw) <= _LONGEST_NAME:
+            self[raw] = name
+        return name
+
+
+_MAX_NAMES: Final = 1_024
+_LONGEST_NAME: Final = 64
+_names = _Names()
 
 
 def parse_cookies(header: str) -> Iterator[tuple[str, str]]:

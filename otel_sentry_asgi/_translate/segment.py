@@ -64,18 +64,21 @@ def to_transaction(
     dropped: int = 0,
     quiet: bool = False,
     pause: Callable[[], None] | None = None,
+    reading: Reading | None = None,
 ) -> Transaction:
     """The transaction of *root* and its *children*, in the order of their start.
 
     *late* marks a follow-up: its root is a span whose local root has been sent before. *dropped*
     counts children that are not in the list. *quiet* says that none of the spans has events: to ask
-    one costs a lock and a copy. *pause* is called after each `STRETCH` children. Of *facts*, only
-    the request counts for a root that is no server span.
+    one costs a lock and a copy. *pause* is called after each `STRETCH` children. *reading* is what
+    `read` gives of *root*, if that is at hand; it is used up. Of *facts*, only the request counts
+    for a root that is no server span.
     """
     request = facts.request
+    if reading is None:
+        reading = read(root, facts, late=late)
     if late or root.kind is not SERVER:
         facts = NO_REQUEST
-    reading = Reading(root, websocket=facts.websocket)
     name, source = _name(reading, children, facts, late=late)
     trace = _trace_context(root, reading, facts, late=late)
     if sampling_context is not None:
@@ -115,6 +118,12 @@ def to_transaction(
     return transaction
 
 
+def read(root: ReadableSpan, facts: RequestFacts, *, late: bool = False) -> Reading:
+    """What its transaction takes from the root's attributes."""
+    is_websocket = facts.websocket and not late and root.kind is SERVER
+    return Reading(root, websocket=is_websocket)
+
+
 def transaction_name(
     root: ReadableSpan,
     children: Sequence[ReadableSpan] = (),
@@ -123,9 +132,10 @@ def transaction_name(
     late: bool = False,
 ) -> Name:
     """Name and source. A server span below the root may know the route that the root does not."""
+    reading = read(root, facts, late=late)
     if late or root.kind is not SERVER:
         facts = NO_REQUEST
-    return _name(Reading(root, websocket=facts.websocket), children, facts, late=late)
+    return _name(reading, children, facts, late=late)
 
 
 def _name(
