@@ -43,7 +43,7 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.segment import NO_REQUEST, transaction_name
-from otel_sentry_asgi._translate.span import is_asgi_event
+from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.sampling import Decisions
 
@@ -132,27 +132,24 @@ class Bridge:
             self.profiles.started(span, exchange, partial(_facts, span, exchange))
 
     def ended(self, span: ReadableSpan) -> None:
-        """A span has ended: hand it to the worker."""
-        parent = span.parent
-        is_root = parent is None or parent.is_remote
-        if not self._is_left_out(span):
+        """A span has ended: hand it to the worker.
+
+        Of OTel's spans of single messages nobody is told. (Exceptions on them are seen alive.)
+        Known here, three spans of each request are not kept until it is sent.
+        """
+        if self.settings.keep_asgi_spans or not is_asgi_event(span):
             exchange = current_exchange.get()
             known = self.decisions.known(span.context.trace_id)
-            if known is None or known[0] or self._may_keep(known[1]):
+            if known is None or known[0] or (self.settings.keep_failed and known[1] is not None):
                 if self.profiles.on:
                     self.profiles.span_ended(span, exchange)
-                self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
+                self.pipeline.ended(span, exchange, wake=exchange is None or is_local_root(span))
             else:
                 self.pipeline.unsampled(span, exchange, known[3])
             if exchange is not None:
                 exchange.ended(span)
-        if is_root and self._units:
+        if self._units and is_local_root(span):
             self._unit_ended(span)
-
-    def _is_left_out(self, span: ReadableSpan) -> bool:
-        """Whether nobody is told of the span. (Exceptions on it are seen alive.) Known here, three
-        spans of each request are not kept until it is sent."""
-        return not self.settings.keep_asgi_spans and is_asgi_event(span)
 
     def _unit_ended(self, root: ReadableSpan) -> None:
         """A local root has ended that may be a unit of work outside of requests."""
@@ -170,7 +167,7 @@ class Bridge:
         root = tree.root
         exchange = Exchange(None, root=root) if root is not None else None
         for span in [root, *tree.spans] if root is not None else tree.spans:
-            if self._is_left_out(span):
+            if is_asgi_event(span) and not self.settings.keep_asgi_spans:
                 continue
             decision = self.decisions.get(span.context.trace_id)
             if decision is None and exchange is not None:

@@ -28,7 +28,7 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._traffic import OwnTraffic
 from otel_sentry_asgi._translate.resource import facts_of
 from otel_sentry_asgi._translate.segment import NO_REQUEST, RequestFacts, rename, to_transaction
-from otel_sentry_asgi._translate.span import is_local_root
+from otel_sentry_asgi._translate.span import has_events, is_local_root
 from otel_sentry_asgi._trim import trim
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
@@ -92,8 +92,8 @@ class Pipeline:
         self._known_noise: tuple[Any, Noise] | None = None
         self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
-        self._unsampled: deque[tuple[str, bool]] = deque()
-        """For each span of a trace that is not sent, why, and whether it is a local root."""
+        self._unsampled: tuple[deque[str], deque[str]] = deque(), deque()
+        """For each span of a trace that is not sent, why: local roots in the second."""
         self._worker = Worker(self._turn, max_queue=settings.max_queue)
 
     def started(self, context: SpanContext, exchange: Exchange) -> None:
@@ -114,26 +114,26 @@ class Pipeline:
         """An ended span of a trace that is not sent: it may have exceptions, and is counted unless
         tracing is off, which is no *reason*. Uploads (`_is_upload`) count here, too: they have no
         spans but where others send them, and to tell them would cost each client span 1 us."""
-        if span.events and any(event.name == "exception" for event in span.events):
+        if has_events(span) and any(event.name == "exception" for event in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
         if reason is not None:
-            self._note_unsampled(reason, is_root=span.parent is None or span.parent.is_remote)
+            self.dropped(reason, is_root=is_local_root(span))
 
-    def dropped(self, reason: str) -> None:
-        """A local root that our sampler did not let begin."""
-        self._note_unsampled(reason, is_root=True)
-
-    def _note_unsampled(self, reason: str, *, is_root: bool) -> None:
-        self._unsampled.append((reason, is_root))
-        if len(self._unsampled) >= MAX_UNSAMPLED:
+    def dropped(self, reason: str, *, is_root: bool = True) -> None:
+        """A span of a trace that is not sent; or a local root that our sampler did not let
+        begin."""
+        noted = self._unsampled[is_root]
+        noted.append(reason)
+        if len(noted) >= MAX_UNSAMPLED:
             self._worker.wake()
 
     def _count_unsampled(self) -> None:
         """Report what has been noted."""
-        noted = Counter(self._unsampled.popleft() for _ in range(len(self._unsampled)))
-        for reason in {reason for reason, _ in noted}:
-            roots = noted[reason, True]
-            self._lost_spans(reason, roots + noted[reason, False], segments=roots)
+        spans, roots = (
+            Counter(noted.popleft() for _ in range(len(noted))) for noted in self._unsampled
+        )
+        for reason in spans.keys() | roots.keys():
+            self._lost_spans(reason, roots[reason] + spans[reason], segments=roots[reason])
 
     def force_flush(self, timeout: float) -> bool:
         """Send every segment whose root has ended; False if that took longer than *timeout*
@@ -155,7 +155,8 @@ class Pipeline:
     def reset(self) -> None:
         """After a fork: what was buffered is the parent's to send."""
         self._assembler = Assembler(self._settings, self._lost_spans)
-        self._unsampled.clear()
+        for noted in self._unsampled:
+            noted.clear()
         self._worker.reset()
 
     def _flush_exporter(self, until: float) -> bool:

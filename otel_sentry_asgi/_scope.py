@@ -164,7 +164,10 @@ class Exchange:
 
     def ended(self, span: ReadableSpan) -> None:
         """A span has ended."""
-        self.trail = _with(self.trail, span)
+        trail = self.trail
+        if trail is None:
+            trail = self.trail = deque(maxlen=MAX_TRAIL)
+        trail.append(span)
 
     def logged(self, record: Any) -> None:
         """A log record has come."""
