@@ -100,14 +100,18 @@ class Bridge:
 
     def is_ready(self) -> bool:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
-        if sentry.is_ready():
-            if not self._at_exit:
-                self._join_process()
-            return True
-        if not self._warned:
-            self._warned = True
-            logger.warning("nothing is sent to Sentry: %s", sentry.why_inert())
-        return False
+        return self.client() is not None
+
+    def client(self) -> Any | None:
+        """The Sentry client that sends; if there is none, says why in the log, once."""
+        client = sentry.ready_client()
+        if client is None:
+            if not self._warned:
+                self._warned = True
+                logger.warning("nothing is sent to Sentry: %s", sentry.why_inert())
+        elif not self._at_exit:
+            self._join_process()
+        return client
 
     def started(self, span: Span, otel_context: Context | None = None) -> None:
         """A local root has started: find or make its exchange, decide, tell the worker."""

@@ -117,12 +117,14 @@ class Pipeline:
         if has_events(span) and any(event.name == "exception" for event in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
         if reason is not None:
-            self.dropped(reason, is_root=is_local_root(span))
+            noted = self._unsampled[is_local_root(span)]
+            noted.append(reason)
+            if len(noted) >= MAX_UNSAMPLED:
+                self._worker.wake()
 
-    def dropped(self, reason: str, *, is_root: bool = True) -> None:
-        """A span of a trace that is not sent; or a local root that our sampler did not let
-        begin."""
-        noted = self._unsampled[is_root]
+    def dropped(self, reason: str) -> None:
+        """A local root that our sampler did not let begin."""
+        noted = self._unsampled[True]
         noted.append(reason)
         if len(noted) >= MAX_UNSAMPLED:
             self._worker.wake()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, MutableMapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -219,6 +219,15 @@ def _with(latest: deque[T] | None, one: T) -> deque[T]:
         latest = deque(maxlen=MAX_TRAIL)
     latest.append(one)
     return latest
+
+
+def reset(token: Token[Any]) -> None:
+    """Put back what a context variable was. Each context knows only its own tokens: elsewhere
+    nothing is changed."""
+    try:
+        token.var.reset(token)
+    except ValueError:
+        return
 
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("otel_sentry_exchange", default=None)

@@ -57,12 +57,16 @@ def why_inert() -> str | None:
     return None
 
 
+def ready_client() -> Any | None:
+    """The client that is active now, if it sends."""
+    client = sdk_scope.Scope.get_client()
+    sends = client.transport is not None or getattr(client, "spotlight", None)
+    return client if sends else None
+
+
 def is_ready() -> bool:
     """Whether there is a client that sends."""
-    client = sentry_sdk.get_client()
-    return client.is_active() and (
-        client.transport is not None or bool(getattr(client, "spotlight", None))
-    )
+    return ready_client() is not None
 
 
 def have_scopes() -> None:
@@ -89,7 +93,7 @@ def tracing_now() -> tuple[object, TracesSampler | None, int]:
     Reads the attribute: the property starts the monitor's thread under a lock, which is none of a
     request's business, and under gevent may never return.
     """
-    client = sentry_sdk.get_client()
+    client = sdk_scope.Scope.get_client()
     return *_tracing(client.options), int(getattr(client.monitor, "_downsample_factor", 0))
 
 
