@@ -116,7 +116,7 @@ class Bridge:
     def started(self, span: Span, otel_context: Context | None = None) -> None:
         """A local root has started: find or make its exchange, decide, tell the worker."""
         exchange = current_exchange.get()
-        if not ((exchange is not None and exchange.is_request) or self.is_ready()):
+        if (exchange is None or exchange.asgi_scope is None) and not self.is_ready():
             return  # Of a request that has begun it is known.
         context = span.get_span_context()
         if exchange is None or not exchange.takes(span):
@@ -132,6 +132,8 @@ class Bridge:
             decision = decide_trace(self.decisions, context, came, facts)
         if decision.sampled or self._may_keep(decision.sample_rate):
             self.pipeline.started(context, exchange)
+        elif decision.reason is not None:
+            self.pipeline.unsampled_root(decision.reason)
         if decision.sampled:
             self.profiles.started(span, exchange, partial(_facts, span, exchange))
 
@@ -180,6 +182,8 @@ class Bridge:
             if decision is None or decision.sampled or self._may_keep(decision.sample_rate):
                 self.pipeline.ended(span, exchange, wake=True)
             else:
+                if span is root and decision.reason is not None:
+                    self.pipeline.unsampled_root(decision.reason)
                 self.pipeline.unsampled(span, exchange, decision.reason)
 
     def _may_keep(self, sample_rate: float | None) -> bool:

@@ -12,11 +12,9 @@ from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._dsc import continued, received_rand, sampling_context, to_number
-from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._guard import is_contained
 from otel_sentry_asgi._received import Received
 from otel_sentry_asgi.sampling import Decision, Decisions, consistent, decide, rate_of, sample_rand
-
-_TRACES_SAMPLER = contained("traces_sampler")
 
 
 def decide_trace(
@@ -47,8 +45,7 @@ def decide_trace(
             given["parent_sample_rate"] = to_number(received.context.get("sample_rate"))
         return given
 
-    decision: Decision | None = None
-    with _TRACES_SAMPLER:
+    try:
         decision = decide(
             trace_id,
             rate=rate,
@@ -58,7 +55,9 @@ def decide_trace(
             rand=rand,
             downsample=factor,
         )
-    if decision is None:
+    except BaseException as error:
+        if not is_contained("traces_sampler", error):
+            raise
         decision = Decision(False, 0.0, sample_rand(trace_id), "callback_error")
     if received is not None:
         changed = sampler is not None or factor > 0

@@ -28,7 +28,7 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._traffic import OwnTraffic
 from otel_sentry_asgi._translate.resource import facts_of
 from otel_sentry_asgi._translate.segment import NO_REQUEST, RequestFacts, rename, to_transaction
-from otel_sentry_asgi._translate.span import has_events, is_local_root
+from otel_sentry_asgi._translate.span import is_local_root
 from otel_sentry_asgi._trim import trim
 from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
@@ -92,8 +92,10 @@ class Pipeline:
         self._known_noise: tuple[Any, Noise] | None = None
         self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
-        self._unsampled: tuple[deque[str], deque[str]] = deque(), deque()
-        """For each span of a trace that is not sent, why: local roots in the second."""
+        self._unsampled: deque[str] = deque()
+        """For each ended span of a trace that is not sent, why."""
+        self._unsampled_roots: deque[str] = deque()
+        """The same for each local root, noted at its start, where it is known to be one."""
         self._worker = Worker(self._turn, max_queue=settings.max_queue)
 
     def started(self, context: SpanContext, exchange: Exchange) -> None:
@@ -114,28 +116,31 @@ class Pipeline:
         """An ended span of a trace that is not sent: it may have exceptions, and is counted unless
         tracing is off, which is no *reason*. Uploads (`_is_upload`) count here, too: they have no
         spans but where others send them, and to tell them would cost each client span 1 us."""
-        if has_events(span) and any(event.name == "exception" for event in span.events):
+        # `events` is a copy made under a lock.
+        if getattr(span, "_events", True) and any(e.name == "exception" for e in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
         if reason is not None:
-            noted = self._unsampled[is_local_root(span)]
-            noted.append(reason)
-            if len(noted) >= MAX_UNSAMPLED:
-                self._worker.wake()
+            self._note_unsampled(reason)
+
+    def unsampled_root(self, reason: str) -> None:
+        """A local root has started that is not sent. Its end is an ended span as any other."""
+        self._unsampled_roots.append(reason)
 
     def dropped(self, reason: str) -> None:
         """A local root that our sampler did not let begin."""
-        noted = self._unsampled[True]
-        noted.append(reason)
-        if len(noted) >= MAX_UNSAMPLED:
+        self.unsampled_root(reason)
+        self._note_unsampled(reason)
+
+    def _note_unsampled(self, reason: str) -> None:
+        self._unsampled.append(reason)
+        if len(self._unsampled) >= MAX_UNSAMPLED:
             self._worker.wake()
 
     def _count_unsampled(self) -> None:
         """Report what has been noted."""
-        spans, roots = (
-            Counter(noted.popleft() for _ in range(len(noted))) for noted in self._unsampled
-        )
-        for reason in spans.keys() | roots.keys():
-            self._lost_spans(reason, roots[reason] + spans[reason], segments=roots[reason])
+        roots, spans = map(_taken, (self._unsampled_roots, self._unsampled))
+        for reason in roots.keys() | spans.keys():
+            self._lost_spans(reason, spans[reason], segments=roots[reason])
 
     def force_flush(self, timeout: float) -> bool:
         """Send every segment whose root has ended; False if that took longer than *timeout*
@@ -157,8 +162,8 @@ class Pipeline:
     def reset(self) -> None:
         """After a fork: what was buffered is the parent's to send."""
         self._assembler = Assembler(self._settings, self._lost_spans)
-        for noted in self._unsampled:
-            noted.clear()
+        self._unsampled.clear()
+        self._unsampled_roots.clear()
         self._worker.reset()
 
     def _flush_exporter(self, until: float) -> bool:
@@ -358,6 +363,11 @@ class Pipeline:
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)
         self._profiles.lost(segment.root, segment.exchange, reason)
+
+
+def _taken(noted: deque[str]) -> Counter[str]:
+    """What has been noted until now, taken out."""
+    return Counter(noted.popleft() for _ in range(len(noted)))
 
 
 def _copied(request: Data) -> Data:

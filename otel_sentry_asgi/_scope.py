@@ -142,9 +142,10 @@ class Exchange:
 
     def takes(self, span: ReadableSpan) -> bool:
         """Whether the local root *span* belongs to this exchange and needs none of its own."""
-        if span.kind not in (SpanKind.SERVER, SpanKind.CONSUMER):
-            return True
-        return self.is_request and not self.finished and span.kind is SpanKind.SERVER
+        kind = span.kind
+        if kind is SpanKind.SERVER:
+            return self.asgi_scope is not None and not self.finished
+        return kind is not SpanKind.CONSUMER
 
     def is_root(self, span: ReadableSpan) -> bool:
         """Whether *span* is the local root that holds the work."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from asgiref.compatibility import guarantee_single_callable
 from opentelemetry import propagate, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry.context.context import Context
+from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
@@ -156,9 +157,7 @@ class _Request:
     def _begin(self, options: Mapping[str, Any]) -> None:
         exchange = self._unit_of_outer_layer() or Exchange(None)
         exchange.asgi_scope = self._scope
-        current = trace.get_current_span().get_span_context()
-        if current.is_valid:
-            exchange.current = current
+        exchange.current = _current() or exchange.current
         finish = MethodType(self._bridge.events.finish, weakref.ref(exchange))
         self._scopes = scopes = sentry_scopes.RequestScopes(finish, options)
         exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
@@ -187,29 +186,33 @@ class _Request:
         exchange = self._exchange
         if exchange is not None:
             try:
-                self._note(message, exchange)
+                if message["type"] == "http.response.start":
+                    self._note_start(message, exchange)
+                elif self._responding and not message.get("more_body"):
+                    self._responding = False
+                if exchange.current is None:
+                    # OTel dropped the trace, so no processor told us; its ids are here all the
+                    # same.
+                    exchange.current = _current()
             except BaseException as error:
                 if not is_contained("request", error):
                     raise
         return self._send(message)
 
-    def _note(self, message: Message, exchange: Exchange) -> None:
-        if message["type"] == "http.response.start":
-            exchange.status_code = int(message["status"])
-            exchange.stream = is_event_stream(message)
-            self._responding = not exchange.stream
-            if exchange.status_code >= 500:
-                self._bridge.issues.answered(sys.exc_info()[1], exchange)
-        elif self._responding and not message.get("more_body"):
-            self._responding = False
-        if exchange.current is None:
-            # OTel dropped the trace, so no processor told us; its ids are here all the same.
-            context = trace.get_current_span().get_span_context()
-            exchange.current = context if context.is_valid else None
+    def _note_start(self, message: Message, exchange: Exchange) -> None:
+        exchange.status_code = int(message["status"])
+        exchange.stream = is_event_stream(message)
+        self._responding = not exchange.stream
+        if exchange.status_code >= 500:
+            self._bridge.issues.answered(sys.exc_info()[1], exchange)
 
     def _locate(self, exchange: Exchange) -> None:
         """The caller's trace, for a request that OTel dropped before it sent anything."""
         if exchange.current is None:
-            headers = merged_headers(self._scope)
-            context = trace.get_current_span(propagate.extract(headers)).get_span_context()
-            exchange.current = context if context.is_valid else None
+            exchange.current = _current(propagate.extract(merged_headers(self._scope)))
+
+
+def _current(otel_context: Context | None = None) -> SpanContext | None:
+    """The span that is current, if it has an id."""
+    context = trace.get_current_span(otel_context).get_span_context()
+    return context if context.is_valid else None

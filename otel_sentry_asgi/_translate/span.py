@@ -62,12 +62,6 @@ def is_asgi_event(span: ReadableSpan) -> bool:
     return attributes is not None and ASGI_EVENT in attributes
 
 
-def has_events(span: ReadableSpan) -> bool:
-    """Whether it has any. Not asked by `events`, which copies them under a lock."""
-    events: Sequence[Event] | None = getattr(span, "_events", None)
-    return bool(span.events if events is None else events)
-
-
 def to_span(span: ReadableSpan, events: Sequence[Event] = ()) -> SpanPayload:
     """Total: any span that OTel can end gives a payload that Relay accepts.
 
