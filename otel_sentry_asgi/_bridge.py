@@ -116,8 +116,12 @@ class Bridge:
     def started(self, span: Span, otel_context: Context | None = None) -> None:
         """A local root has started: find or make its exchange, decide, tell the worker."""
         exchange = current_exchange.get()
-        if (exchange is None or exchange.asgi_scope is None) and not self.is_ready():
-            return  # Of a request that has begun it is known.
+        if exchange is None or exchange.asgi_scope is None:
+            client = self.client()
+            if client is None:
+                return
+        else:  # Of a request that has begun it is known that the client sends.
+            client = sentry.active_client()
         context = span.get_span_context()
         if exchange is None or not exchange.takes(span):
             exchange = self._begin_unit(span, exchange)
@@ -125,17 +129,17 @@ class Bridge:
             exchange.root, exchange.current = span, context
         if not context.trace_flags.sampled:
             return
+        facts = partial(_facts, span, exchange)
         decision = self.decisions.get(context.trace_id)
         if decision is None:
-            facts = partial(_facts, span, exchange)
             came = received_in(otel_context, context.trace_id) if span.parent is not None else None
-            decision = decide_trace(self.decisions, context, came, facts)
+            decision = decide_trace(self.decisions, context, came, facts, client)
         if decision.sampled or self._may_keep(decision.sample_rate):
             self.pipeline.started(context, exchange)
         elif decision.reason is not None:
             self.pipeline.unsampled_root(decision.reason)
         if decision.sampled:
-            self.profiles.started(span, exchange, partial(_facts, span, exchange))
+            self.profiles.started(span, exchange, facts, client.options)
 
     def ended(self, span: ReadableSpan) -> None:
         """A span has ended: hand it to the worker.
@@ -178,7 +182,8 @@ class Bridge:
             decision = self.decisions.get(span.context.trace_id)
             if decision is None and exchange is not None:
                 facts = partial(_facts, span, exchange)
-                decision = decide_trace(self.decisions, span.context, None, facts)
+                client = sentry.active_client()
+                decision = decide_trace(self.decisions, span.context, None, facts, client)
             if decision is None or decision.sampled or self._may_keep(decision.sample_rate):
                 self.pipeline.ended(span, exchange, wake=True)
             else:

@@ -22,15 +22,16 @@ def decide_trace(
     span_context: SpanContext,
     received: Received | None,
     facts: Callable[[], Mapping[str, Any]],
+    client: Any,
 ) -> Decision:
     """Decide, and remember it together with the context that came with the trace.
 
     *received* is what came with it (`received_in`): nothing for a trace that begins here. *facts*
-    is what `traces_sampler` gets beside the parent's decision. A sampler that raises means not
-    sampled.
+    is what `traces_sampler` gets beside the parent's decision, *client* the one that is active. A
+    sampler that raises means not sampled.
     """
     trace_id = span_context.trace_id
-    rate, sampler, factor = sentry.tracing_now()
+    rate, sampler, factor = sentry.tracing_of(client)
     by_otel = consistent(trace_id, span_context.trace_state)
     sampled = received.sampled if received is not None else None
     rand = received_rand(trace_id, received.context, sampled) if received is not None else None
