@@ -43,7 +43,7 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.segment import NO_REQUEST, transaction_name
-from otel_sentry_asgi._translate.span import is_asgi_event
+from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.sampling import Decisions
 
@@ -100,20 +100,28 @@ class Bridge:
 
     def is_ready(self) -> bool:
         """Whether there is a Sentry client that sends; if not, says why in the log, once."""
-        if sentry.is_ready():
-            if not self._at_exit:
-                self._join_process()
-            return True
-        if not self._warned:
-            self._warned = True
-            logger.warning("nothing is sent to Sentry: %s", sentry.why_inert())
-        return False
+        return self.client() is not None
+
+    def client(self) -> Any | None:
+        """The Sentry client that sends; if there is none, says why in the log, once."""
+        client = sentry.ready_client()
+        if client is None:
+            if not self._warned:
+                self._warned = True
+                logger.warning("nothing is sent to Sentry: %s", sentry.why_inert())
+        elif not self._at_exit:
+            self._join_process()
+        return client
 
     def started(self, span: Span, otel_context: Context | None = None) -> None:
         """A local root has started: find or make its exchange, decide, tell the worker."""
         exchange = current_exchange.get()
-        if not ((exchange is not None and exchange.is_request) or self.is_ready()):
-            return  # Of a request that has begun it is known.
+        if exchange is None or exchange.asgi_scope is None:
+            client = self.client()
+            if client is None:
+                return
+        else:  # Of a request that has begun it is known that the client sends.
+            client = sentry.active_client()
         context = span.get_span_context()
         if exchange is None or not exchange.takes(span):
             exchange = self._begin_unit(span, exchange)
@@ -121,38 +129,37 @@ class Bridge:
             exchange.root, exchange.current = span, context
         if not context.trace_flags.sampled:
             return
+        facts = partial(_facts, span, exchange)
         decision = self.decisions.get(context.trace_id)
         if decision is None:
-            facts = partial(_facts, span, exchange)
             came = received_in(otel_context, context.trace_id) if span.parent is not None else None
-            decision = decide_trace(self.decisions, context, came, facts)
+            decision = decide_trace(self.decisions, context, came, facts, client)
         if decision.sampled or self._may_keep(decision.sample_rate):
             self.pipeline.started(context, exchange)
+        elif decision.reason is not None:
+            self.pipeline.unsampled_root(decision.reason)
         if decision.sampled:
-            self.profiles.started(span, exchange, partial(_facts, span, exchange))
+            self.profiles.started(span, exchange, facts, client.options)
 
     def ended(self, span: ReadableSpan) -> None:
-        """A span has ended: hand it to the worker."""
-        parent = span.parent
-        is_root = parent is None or parent.is_remote
-        if not self._is_left_out(span):
+        """A span has ended: hand it to the worker.
+
+        Of OTel's spans of single messages nobody is told. (Exceptions on them are seen alive.)
+        Known here, three spans of each request are not kept until it is sent.
+        """
+        if self.settings.keep_asgi_spans or not is_asgi_event(span):
             exchange = current_exchange.get()
             known = self.decisions.known(span.context.trace_id)
-            if known is None or known[0] or self._may_keep(known[1]):
+            if known is None or known[0] or (self.settings.keep_failed and known[1] is not None):
                 if self.profiles.on:
                     self.profiles.span_ended(span, exchange)
-                self.pipeline.ended(span, exchange, wake=is_root or exchange is None)
+                self.pipeline.ended(span, exchange, wake=exchange is None or is_local_root(span))
             else:
                 self.pipeline.unsampled(span, exchange, known[3])
             if exchange is not None:
                 exchange.ended(span)
-        if is_root and self._units:
+        if self._units and is_local_root(span):
             self._unit_ended(span)
-
-    def _is_left_out(self, span: ReadableSpan) -> bool:
-        """Whether nobody is told of the span. (Exceptions on it are seen alive.) Known here, three
-        spans of each request are not kept until it is sent."""
-        return not self.settings.keep_asgi_spans and is_asgi_event(span)
 
     def _unit_ended(self, root: ReadableSpan) -> None:
         """A local root has ended that may be a unit of work outside of requests."""
@@ -170,15 +177,18 @@ class Bridge:
         root = tree.root
         exchange = Exchange(None, root=root) if root is not None else None
         for span in [root, *tree.spans] if root is not None else tree.spans:
-            if self._is_left_out(span):
+            if is_asgi_event(span) and not self.settings.keep_asgi_spans:
                 continue
             decision = self.decisions.get(span.context.trace_id)
             if decision is None and exchange is not None:
                 facts = partial(_facts, span, exchange)
-                decision = decide_trace(self.decisions, span.context, None, facts)
+                client = sentry.active_client()
+                decision = decide_trace(self.decisions, span.context, None, facts, client)
             if decision is None or decision.sampled or self._may_keep(decision.sample_rate):
                 self.pipeline.ended(span, exchange, wake=True)
             else:
+                if span is root and decision.reason is not None:
+                    self.pipeline.unsampled_root(decision.reason)
                 self.pipeline.unsampled(span, exchange, decision.reason)
 
     def _may_keep(self, sample_rate: float | None) -> bool:

@@ -12,11 +12,9 @@ from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._dsc import continued, received_rand, sampling_context, to_number
-from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._guard import is_contained
 from otel_sentry_asgi._received import Received
 from otel_sentry_asgi.sampling import Decision, Decisions, consistent, decide, rate_of, sample_rand
-
-_TRACES_SAMPLER = contained("traces_sampler")
 
 
 def decide_trace(
@@ -24,15 +22,16 @@ def decide_trace(
     span_context: SpanContext,
     received: Received | None,
     facts: Callable[[], Mapping[str, Any]],
+    client: Any,
 ) -> Decision:
     """Decide, and remember it together with the context that came with the trace.
 
     *received* is what came with it (`received_in`): nothing for a trace that begins here. *facts*
-    is what `traces_sampler` gets beside the parent's decision. A sampler that raises means not
-    sampled.
+    is what `traces_sampler` gets beside the parent's decision, *client* the one that is active. A
+    sampler that raises means not sampled.
     """
     trace_id = span_context.trace_id
-    rate, sampler, factor = sentry.tracing_now()
+    rate, sampler, factor = sentry.tracing_of(client)
     by_otel = consistent(trace_id, span_context.trace_state)
     sampled = received.sampled if received is not None else None
     rand = received_rand(trace_id, received.context, sampled) if received is not None else None
@@ -47,8 +46,7 @@ def decide_trace(
             given["parent_sample_rate"] = to_number(received.context.get("sample_rate"))
         return given
 
-    decision: Decision | None = None
-    with _TRACES_SAMPLER:
+    try:
         decision = decide(
             trace_id,
             rate=rate,
@@ -58,7 +56,9 @@ def decide_trace(
             rand=rand,
             downsample=factor,
         )
-    if decision is None:
+    except BaseException as error:
+        if not is_contained("traces_sampler", error):
+            raise
         decision = Decision(False, 0.0, sample_rand(trace_id), "callback_error")
     if received is not None:
         changed = sampler is not None or factor > 0

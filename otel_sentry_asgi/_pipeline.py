@@ -101,8 +101,10 @@ class Pipeline:
         self._asked: _Asked | None = None
         self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
-        self._unsampled: deque[tuple[str, bool]] = deque()
-        """For each span of a trace that is not sent, why, and whether it is a local root."""
+        self._unsampled: deque[str] = deque()
+        """For each ended span of a trace that is not sent, why."""
+        self._unsampled_roots: deque[str] = deque()
+        """The same for each local root, noted at its start, where it is known to be one."""
         self._worker = Worker(self._turn, max_queue=settings.max_queue)
 
     def started(self, context: SpanContext, exchange: Exchange) -> None:
@@ -123,26 +125,31 @@ class Pipeline:
         """An ended span of a trace that is not sent: it may have exceptions, and is counted unless
         tracing is off, which is no *reason*. Uploads (`_is_upload`) count here, too: they have no
         spans but where others send them, and to tell them would cost each client span 1 us."""
-        if span.events and any(event.name == "exception" for event in span.events):
+        # `events` is a copy made under a lock.
+        if getattr(span, "_events", True) and any(e.name == "exception" for e in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
         if reason is not None:
-            self._note_unsampled(reason, is_root=span.parent is None or span.parent.is_remote)
+            self._note_unsampled(reason)
+
+    def unsampled_root(self, reason: str) -> None:
+        """A local root has started that is not sent. Its end is an ended span as any other."""
+        self._unsampled_roots.append(reason)
 
     def dropped(self, reason: str) -> None:
         """A local root that our sampler did not let begin."""
-        self._note_unsampled(reason, is_root=True)
+        self.unsampled_root(reason)
+        self._note_unsampled(reason)
 
-    def _note_unsampled(self, reason: str, *, is_root: bool) -> None:
-        self._unsampled.append((reason, is_root))
+    def _note_unsampled(self, reason: str) -> None:
+        self._unsampled.append(reason)
         if len(self._unsampled) >= MAX_UNSAMPLED:
             self._worker.wake()
 
     def _count_unsampled(self) -> None:
         """Report what has been noted."""
-        noted = Counter(self._unsampled.popleft() for _ in range(len(self._unsampled)))
-        for reason in {reason for reason, _ in noted}:
-            roots = noted[reason, True]
-            self._lost_spans(reason, roots + noted[reason, False], segments=roots)
+        roots, spans = map(_taken, (self._unsampled_roots, self._unsampled))
+        for reason in roots.keys() | spans.keys():
+            self._lost_spans(reason, spans[reason], segments=roots[reason])
 
     def force_flush(self, timeout: float) -> bool:
         """Send every segment whose root has ended; False if that took longer than *timeout*
@@ -165,6 +172,7 @@ class Pipeline:
         """After a fork: what was buffered is the parent's to send."""
         self._assembler = Assembler(self._settings, self._lost_spans)
         self._unsampled.clear()
+        self._unsampled_roots.clear()
         self._worker.reset()
 
     def _flush_exporter(self, until: float) -> bool:
@@ -397,6 +405,11 @@ class _Asked(NamedTuple):
     policy: Policy
     noise: Noise
     facts: ClientFacts | None
+
+
+def _taken(noted: deque[str]) -> Counter[str]:
+    """What has been noted until now, taken out."""
+    return Counter(noted.popleft() for _ in range(len(noted)))
 
 
 def _copied(request: Data) -> Data:

@@ -63,10 +63,13 @@ class Profiles:
         self._running: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def started(
-        self, span: ReadableSpan, exchange: Exchange, sampling_context: Callable[[], Data]
+        self,
+        span: ReadableSpan,
+        exchange: Exchange,
+        sampling_context: Callable[[], Data],
+        options: Mapping[str, Any],
     ) -> None:
-        """A sampled local root has started on the calling thread."""
-        options = sentry.options()
+        """A sampled local root has started on the calling thread. *options* are the client's."""
         self.on = _wants_each(options) or bool(options.get("profile_session_sample_rate"))
         if not self.on or not exchange.is_root(span):
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, MutableMapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -142,9 +142,10 @@ class Exchange:
 
     def takes(self, span: ReadableSpan) -> bool:
         """Whether the local root *span* belongs to this exchange and needs none of its own."""
-        if span.kind not in (SpanKind.SERVER, SpanKind.CONSUMER):
-            return True
-        return self.is_request and not self.finished and span.kind is SpanKind.SERVER
+        kind = span.kind
+        if kind is SpanKind.SERVER:
+            return self.asgi_scope is not None and not self.finished
+        return kind is not SpanKind.CONSUMER
 
     def is_root(self, span: ReadableSpan) -> bool:
         """Whether *span* is the local root that holds the work."""
@@ -164,7 +165,10 @@ class Exchange:
 
     def ended(self, span: ReadableSpan) -> None:
         """A span has ended."""
-        self.trail = _with(self.trail, span)
+        trail = self.trail
+        if trail is None:
+            trail = self.trail = deque(maxlen=MAX_TRAIL)
+        trail.append(span)
 
     def logged(self, record: Any) -> None:
         """A log record has come."""
@@ -216,6 +220,15 @@ def _with(latest: deque[T] | None, one: T) -> deque[T]:
         latest = deque(maxlen=MAX_TRAIL)
     latest.append(one)
     return latest
+
+
+def reset(token: Token[Any]) -> None:
+    """Put back what a context variable was. Each context knows only its own tokens: elsewhere
+    nothing is changed."""
+    try:
+        token.var.reset(token)
+    except ValueError:
+        return
 
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("otel_sentry_exchange", default=None)

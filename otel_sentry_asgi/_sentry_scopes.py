@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
@@ -21,6 +20,7 @@ from sentry_sdk.session import Session
 from sentry_sdk.utils import format_timestamp
 
 from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._scope import reset
 from otel_sentry_asgi._sessions import Key
 
 try:
@@ -34,30 +34,29 @@ EventProcessor = Callable[[Any, Any], Any]
 class RequestScopes:
     """Forks of Sentry's isolation and current scope, and a session, for the duration of a request.
 
-    *processor* is the last to see every event of the request.
+    *processor* is the last to see every event of the request, *options* are the client's.
     """
 
     __slots__ = ("_applied", "_before", "_session", "current", "isolation")
 
-    def __init__(self, processor: EventProcessor) -> None:
+    def __init__(self, processor: EventProcessor, options: Mapping[str, Any]) -> None:
         scopes = sdk_scope.Scope
         self._before = before = scopes.get_isolation_scope(), scopes.get_current_scope()
         self.isolation = isolation = before[0].fork()
         self.current = current = before[1].fork()
         scopes.set_isolation_scope(isolation)
         scopes.set_current_scope(current)
-        given = scopes.get_client().options
         isolation.clear_breadcrumbs()
         current.add_event_processor(processor)
         _forget_name(current)
-        self._session = isolation._session = _session(given, isolation)
-        self._applied = _silence_sdk(given, current)
+        self._session = isolation._session = _session(options, isolation)
+        self._applied = _silence_sdk(options, current)
 
     def end(self) -> RequestSession | None:
         """Restore what was in force, where these scopes still are: each context has its own. Gives
         the session, unless the application has ended it."""
         if self._applied is not None:
-            _applied_reset(self._applied)
+            reset(self._applied)
         if sdk_scope.Scope.get_current_scope() is self.current:
             sdk_scope.Scope.set_current_scope(self._before[1])
         restore_isolation(self.isolation, self._before[0])
@@ -162,12 +161,18 @@ def mark_crashed(isolation_scope: Any) -> None:
         session.update(status="crashed", errors=max(1, session.errors))
 
 
+_applied: ContextVar[bool] | None = None
+
+
 def _applied_flag() -> ContextVar[bool] | None:
     """The mark by which sentry-sdk's ASGI middleware knows that it is already at work further
-    out."""
-    module = sys.modules.get("sentry_sdk.integrations.asgi")
-    flag = getattr(module, "_asgi_middleware_applied", None)
-    return flag if isinstance(flag, ContextVar) else None
+    out, as soon as there is one."""
+    global _applied
+    if _applied is None:
+        module = sys.modules.get("sentry_sdk.integrations.asgi")
+        flag = getattr(module, "_asgi_middleware_applied", None)
+        _applied = flag if isinstance(flag, ContextVar) else None
+    return _applied
 
 
 def _forget_name(current_scope: Any) -> None:
@@ -193,8 +198,3 @@ def _silence_sdk(given: Mapping[str, Any], current_scope: Any) -> Any:
     if NoOpStreamedSpan is not None and given.get("trace_lifecycle") == "stream":
         current_scope.streamed_span = NoOpStreamedSpan()
     return flag.set(True) if flag is not None else None
-
-
-def _applied_reset(token: Any) -> None:
-    with suppress(ValueError):  # The request ends in another context than it began in.
-        token.var.reset(token)

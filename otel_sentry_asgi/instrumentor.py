@@ -293,22 +293,19 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _around_otel(
         self, wrapped: App, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Awaitable[None]:
-        """Not a coroutine function: a wrong call must fail at once, by which servers tell
-        factories from applications."""
-        scope, receive, send = _bind(*args, **kwargs)
-        return self._run(wrapped, scope, receive, send)
+        return self._run(wrapped, *args, **kwargs)
 
     def _in_place_of_sdk(
         self, _wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Awaitable[None]:
         """sentry-sdk's own layer is left out: it would add a transaction, an error and a scope."""
-        scope, receive, send = _bind(*args[:3], **{k: kwargs[k] for k in kwargs if k in _NAMES})
         version = kwargs.get("asgi_version", args[3] if len(args) > 3 else 3)
         app = instance.app if version == 3 else _single(instance.app)
-        return self._run(app, scope, receive, send)
+        return self._run(app, *args[:3], **{k: kwargs[k] for k in kwargs if k in _NAMES})
 
-    async def _run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        __traceback_hide__ = True
+    def _run(self, app: App, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Not a coroutine function: a wrong call must fail at once, by which servers tell
+        factories from applications."""
         if self._provider is None or not self._has_begun:
             with contained("instrument"):
                 self.join(is_request=scope["type"] != "lifespan")
@@ -318,9 +315,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
                 self._join_propagation()
         bridge = active()
         if bridge is None:
-            await app(scope, receive, send)
-        else:
-            await run(bridge, app, scope, receive, send)
+            return app(scope, receive, send)
+        return run(bridge, app, scope, receive, send)
 
 
 def _without_spans(
@@ -355,10 +351,6 @@ def _import_hook(module: Any) -> None:
 def _forget_hook(module: str) -> None:
     """wrapt has no way to take a hook back; ours does nothing once it is forgotten."""
     _hooks.pop(module, None)
-
-
-def _bind(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
-    return scope, receive, send
 
 
 def _single(double: Any) -> App:

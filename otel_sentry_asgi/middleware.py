@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import Token
 from types import MethodType, TracebackType
 from typing import Any
 
 from asgiref.compatibility import guarantee_single_callable
 from opentelemetry import propagate, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry.context.context import Context
+from opentelemetry.trace import SpanContext, SpanKind
 
 from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
@@ -20,10 +20,10 @@ from otel_sentry_asgi._active import obtain
 from otel_sentry_asgi._bodies import body_of
 from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._errors import is_cancelled
-from otel_sentry_asgi._guard import contained
+from otel_sentry_asgi._guard import contained, is_contained
 from otel_sentry_asgi._lifespan import MARK, Lifespan
 from otel_sentry_asgi._profiles import stop
-from otel_sentry_asgi._scope import Exchange, Previous, current_exchange
+from otel_sentry_asgi._scope import Exchange, Previous, current_exchange, reset
 from otel_sentry_asgi._translate.request import is_event_stream, merged_headers
 
 Scope = MutableMapping[str, Any]
@@ -100,9 +100,13 @@ class _Request:
         self.send: Send = send
 
     def __enter__(self) -> _Request:
-        with _GUARD:
-            if self._bridge.is_ready():
-                self._begin()
+        try:
+            client = self._bridge.client()
+            if client is not None:
+                self._begin(client.options)
+        except BaseException as error:
+            if not is_contained("request", error):
+                raise
         return self
 
     def __exit__(
@@ -122,23 +126,27 @@ class _Request:
                 self._bridge.issues.crashed(error, exchange, mechanism)
         elif self._responding:
             exchange.cancelled = True  # The application gave up in the middle of a response.
-        with _GUARD:
-            self._bridge.issues.finished(exchange)
         exchange.finished = True
+        if exchange.held:
+            with _GUARD:
+                self._bridge.issues.finished(exchange)
         if exchange.profile is not None:
             stop(exchange)
         self.send = self._send  # Instead of a reference to itself.
-        with _GUARD:
-            self._scope.pop(MARK, None)
-            exchange.freeze()
-        with _GUARD:
-            self._leave(exchange)
+        try:
+            try:
+                self._scope.pop(MARK, None)
+                exchange.freeze()
+            finally:
+                self._leave(exchange)
+        except BaseException as failure:
+            if not is_contained("request", failure):
+                raise
 
     def _leave(self, exchange: Exchange) -> None:
         """Restore what was current before; each context knows only its own tokens."""
         if self._token is not None and current_exchange.get() is exchange:
-            with suppress(ValueError):
-                current_exchange.reset(self._token)
+            reset(self._token)
         if self._scopes is not None:
             session = self._scopes.end()
             if session is not None:
@@ -146,14 +154,12 @@ class _Request:
         if self._previous is not None:
             self._bridge.leave(exchange, self._previous)
 
-    def _begin(self) -> None:
+    def _begin(self, options: Mapping[str, Any]) -> None:
         exchange = self._unit_of_outer_layer() or Exchange(None)
         exchange.asgi_scope = self._scope
-        current = trace.get_current_span().get_span_context()
-        if current.is_valid:
-            exchange.current = current
+        exchange.current = _current() or exchange.current
         finish = MethodType(self._bridge.events.finish, weakref.ref(exchange))
-        self._scopes = scopes = sentry_scopes.RequestScopes(finish)
+        self._scopes = scopes = sentry_scopes.RequestScopes(finish, options)
         exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
         self._exchange = exchange
         self._token = current_exchange.set(exchange)
@@ -179,27 +185,34 @@ class _Request:
     def _noting_send(self, message: Message) -> Awaitable[None]:
         exchange = self._exchange
         if exchange is not None:
-            with _GUARD:
-                self._note(message, exchange)
+            try:
+                if message["type"] == "http.response.start":
+                    self._note_start(message, exchange)
+                elif self._responding and not message.get("more_body"):
+                    self._responding = False
+                if exchange.current is None:
+                    # OTel dropped the trace, so no processor told us; its ids are here all the
+                    # same.
+                    exchange.current = _current()
+            except BaseException as error:
+                if not is_contained("request", error):
+                    raise
         return self._send(message)
 
-    def _note(self, message: Message, exchange: Exchange) -> None:
-        if message["type"] == "http.response.start":
-            exchange.status_code = int(message["status"])
-            exchange.stream = is_event_stream(message)
-            self._responding = not exchange.stream
-            if exchange.status_code >= 500:
-                self._bridge.issues.answered(sys.exc_info()[1], exchange)
-        elif self._responding and not message.get("more_body"):
-            self._responding = False
-        if exchange.current is None:
-            # OTel dropped the trace, so no processor told us; its ids are here all the same.
-            context = trace.get_current_span().get_span_context()
-            exchange.current = context if context.is_valid else None
+    def _note_start(self, message: Message, exchange: Exchange) -> None:
+        exchange.status_code = int(message["status"])
+        exchange.stream = is_event_stream(message)
+        self._responding = not exchange.stream
+        if exchange.status_code >= 500:
+            self._bridge.issues.answered(sys.exc_info()[1], exchange)
 
     def _locate(self, exchange: Exchange) -> None:
         """The caller's trace, for a request that OTel dropped before it sent anything."""
         if exchange.current is None:
-            headers = merged_headers(self._scope)
-            context = trace.get_current_span(propagate.extract(headers)).get_span_context()
-            exchange.current = context if context.is_valid else None
+            exchange.current = _current(propagate.extract(merged_headers(self._scope)))
+
+
+def _current(otel_context: Context | None = None) -> SpanContext | None:
+    """The span that is current, if it has an id."""
+    context = trace.get_current_span(otel_context).get_span_context()
+    return context if context.is_valid else None

@@ -19,7 +19,7 @@ from otel_sentry_asgi.export import Exporter
 
 
 class _Recorder(partial[None]):
-    """Tells our attribute on a span from somebody else's, where that stood before ours."""
+    """In place of a span's `record_exception`, when bound to the span; by its type it is known."""
 
 
 class SentrySpanProcessor(SpanProcessor):
@@ -38,8 +38,7 @@ class SentrySpanProcessor(SpanProcessor):
         self._bridge = obtain(settings, exporter)
         self._detached = False
         self._shadowed = False
-        self._recorder = self._record
-        """The bound method, made once: what every span gets is bound to it."""
+        self._recorder = _Recorder(self._record)
         self._resource: object = None
         self.on_shutdown: Callable[[], None] | None = None
         """Called when the provider has shut the processor down."""
@@ -60,15 +59,18 @@ class SentrySpanProcessor(SpanProcessor):
             return
         try:
             before = span.record_exception
-            self._shadowed = _is_ours(before)
-            if self._shadowed:
-                return
+            function = getattr(before, "__func__", None)
             # Set as an attribute: a look into `__dict__` makes the interpreter build that
             # dictionary, and every access to the span slower from then on (CPython 3.11).
-            if getattr(before, "__func__", None) is type(span).record_exception:
+            if function is type(span).record_exception:
+                self._shadowed = False
                 span.record_exception = MethodType(self._recorder, span)  # type: ignore[method-assign]
             else:
-                span.record_exception = _Recorder(self._record_too, before, span)  # type: ignore[method-assign]
+                self._shadowed = type(function) is _Recorder
+                if self._shadowed:
+                    return
+                recorder = _Recorder(self._record_too, before)
+                span.record_exception = MethodType(recorder, span)  # type: ignore[method-assign]
             parent = span.parent
             if parent is None or parent.is_remote:
                 if span.resource is not self._resource:
@@ -81,8 +83,10 @@ class SentrySpanProcessor(SpanProcessor):
     def _on_ending(self, span: Span) -> None:
         """The attribute refers to its span: taken away so that the span goes without the
         collector."""
-        if not self._shadowed and _is_ours(span.record_exception):
-            del span.record_exception
+        if not self._shadowed:
+            function = getattr(span.record_exception, "__func__", None)
+            if type(function) is _Recorder:
+                del span.record_exception
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span to the worker."""
@@ -137,9 +141,3 @@ class SentrySpanProcessor(SpanProcessor):
             caller = str(sys._getframe(2).f_globals.get("__name__"))
             on_purpose = not caller.startswith("opentelemetry.")
             self._bridge.issues.recorded(span, exception, on_purpose=on_purpose)
-
-
-def _is_ours(recorder: Any) -> bool:
-    if type(recorder) is MethodType:
-        return type(recorder.__func__) is MethodType
-    return type(recorder) is _Recorder

@@ -103,12 +103,13 @@ def _keeps(
     parent_context: Context | None,
     facts: Callable[[], dict[str, Any]],
 ) -> bool:
-    if bridge is None or not bridge.is_ready():
+    client = bridge.client() if bridge is not None else None
+    if bridge is None or client is None:
         return True
     decision = bridge.decisions.get(context.trace_id)
     if decision is None:
         received = received_in(parent_context, context.trace_id)
-        decision = decide_trace(bridge.decisions, context, received, facts)
+        decision = decide_trace(bridge.decisions, context, received, facts, client)
     if decision.sampled or decision.sample_rate is None:
         return True
     if decision.reason is not None:

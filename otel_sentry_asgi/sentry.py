@@ -47,6 +47,10 @@ _PORTS = {"http": 80, "https": 443}
 EventProcessor = Callable[[Any, Any], Any]
 
 
+active_client: Callable[[], Any] = sdk_scope.Scope.get_client
+"""The client that is active now: one that does nothing if there is none."""
+
+
 def why_inert() -> str | None:
     """Why nothing can be sent, or None if it can."""
     client = sentry_sdk.get_client()
@@ -57,12 +61,16 @@ def why_inert() -> str | None:
     return None
 
 
+def ready_client() -> Any | None:
+    """The client that is active now, if it sends."""
+    client = active_client()
+    sends = client.transport is not None or getattr(client, "spotlight", None)
+    return client if sends else None
+
+
 def is_ready() -> bool:
     """Whether there is a client that sends."""
-    client = sentry_sdk.get_client()
-    return client.is_active() and (
-        client.transport is not None or bool(getattr(client, "spotlight", None))
-    )
+    return ready_client() is not None
 
 
 def have_scopes() -> None:
@@ -87,14 +95,13 @@ def tracing() -> tuple[object, TracesSampler | None]:
     return _tracing(options())
 
 
-def tracing_now() -> tuple[object, TracesSampler | None, int]:
-    """`tracing`, and how many times the client's monitor asks to halve the rate: 0 unless under
-    backpressure.
+def tracing_of(client: Any) -> tuple[object, TracesSampler | None, int]:
+    """`tracing` under *client*, and how many times its monitor asks to halve the rate: 0 unless
+    under backpressure.
 
     Reads the attribute: the property starts the monitor's thread under a lock, which is none of a
     request's business, and under gevent may never return.
     """
-    client = sentry_sdk.get_client()
     return *_tracing(client.options), int(getattr(client.monitor, "_downsample_factor", 0))
 
 

@@ -192,6 +192,17 @@ def test_an_exporter_that_does_not_collect_is_not_asked_to(serve: Callable[..., 
     assert [origin.more for _, origin in service.exporter.exported] == [False]
 
 
+def test_what_is_not_sampled_is_counted_as_transactions_and_as_spans(
+    serve: Callable[..., Service],
+) -> None:
+    service = serve({"traces_sampler": lambda _: 0.0})
+    for _ in range(2):
+        service.request("/orders", lambda: service.tracer.start_span("query").end())
+    service.provider.force_flush()
+    assert service.exporter.transactions == []
+    assert service.lost() == {("sample_rate", "transaction"): 2, ("sample_rate", "span"): 4}
+
+
 def test_the_options_of_the_client_count_too(serve: Callable[..., Service]) -> None:
     service = serve({"trace_ignore_status_codes": {404}})
     service.request("/orders", lambda: None, **{"http.response.status_code": 404})

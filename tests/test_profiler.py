@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.trace import SpanKind
 from sentry_sdk.envelope import Envelope
 
-from otel_sentry_asgi import _guard
+from otel_sentry_asgi import _guard, sentry
 from otel_sentry_asgi._profiles import Profiles, stop
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._stats import Stats
@@ -41,7 +41,7 @@ class Run:
     async def begin(self) -> None:
         assert self.exchange.root is not None
         current_exchange.set(self.exchange)
-        self.profiles.started(self.exchange.root, self.exchange, dict)
+        self.profiles.started(self.exchange.root, self.exchange, dict, sentry.options())
 
     def look(self, pause: Pause) -> None:
         """Two samples, which are the fewest that are sent."""

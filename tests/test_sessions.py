@@ -136,20 +136,20 @@ def _by_attributes(payloads: list[Any]) -> dict[Any, Any]:
 
 def test_without_a_release_there_is_none(envelopes: Envelopes) -> None:
     envelopes.client.options["release"] = None
-    scopes = sentry_scopes.RequestScopes(lambda event, _: event)
+    scopes = sentry_scopes.RequestScopes(lambda event, _: event, envelopes.client.options)
     assert scopes.end() is None
 
 
 def test_a_session_that_the_application_has_ended_is_not_counted_again(
     envelopes: Envelopes,
 ) -> None:
-    scopes = sentry_scopes.RequestScopes(lambda event, _: event)
+    scopes = sentry_scopes.RequestScopes(lambda event, _: event, envelopes.client.options)
     scopes.isolation.end_session()
     assert scopes.end() is None
 
 
 def test_an_error_event_marks_the_session(envelopes: Envelopes) -> None:
-    scopes = sentry_scopes.RequestScopes(lambda event, _: event)
+    scopes = sentry_scopes.RequestScopes(lambda event, _: event, envelopes.client.options)
     sentry_sdk.capture_exception(ValueError())
     session = scopes.end()
     assert session is not None

@@ -109,16 +109,17 @@ def route_in(scope: Mapping[str, Any]) -> str | None:
     whole = scope.get(WHOLE_ROUTE)
     if whole is not None:
         return str(whole)
-    effective = (scope.get("fastapi") or {}).get("effective_route_context")
-    for template in (
-        getattr(effective, "path_format", None),
-        scope.get("path_template"),
-        getattr(scope.get("route"), "path_format", None),
-    ):
-        if isinstance(template, str) and template:
-            prefix = str(scope.get("root_path") or "").rstrip("/")
-            return _below_mount(prefix, template, scope.get("path_params") or {}) + template
-    return None
+    of_fastapi = scope.get("fastapi")
+    effective = of_fastapi.get("effective_route_context") if of_fastapi else None
+    template = (
+        getattr(effective, "path_format", None)
+        or scope.get("path_template")
+        or getattr(scope.get("route"), "path_format", None)
+    )
+    if not template or not isinstance(template, str):
+        return None
+    prefix = str(scope.get("root_path") or "").rstrip("/")
+    return _below_mount(prefix, template, scope.get("path_params") or {}) + template
 
 
 def _below_mount(prefix: str, template: str, path_params: Mapping[str, Any]) -> str:

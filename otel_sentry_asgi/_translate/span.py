@@ -21,7 +21,7 @@ from otel_sentry_asgi._translate.attributes import Own, plain, to_json_values
 from otel_sentry_asgi._translate.naming import to_description
 from otel_sentry_asgi._translate.op import scope_name_of, to_op, to_origin
 from otel_sentry_asgi._translate.own import to_measurements, to_tags
-from otel_sentry_asgi._translate.reading import CLIENT, Reading, name_of
+from otel_sentry_asgi._translate.reading import CLIENT, Reading
 from otel_sentry_asgi._translate.status import to_status
 from otel_sentry_asgi._translate.text import to_text
 
@@ -46,7 +46,8 @@ def seconds(nanoseconds: int | None) -> float:
 
 def is_local_root(span: ReadableSpan) -> bool:
     """A span without a parent, or with one in another process."""
-    return span.parent is None or span.parent.is_remote
+    parent = span.parent
+    return parent is None or parent.is_remote
 
 
 def is_asgi_event(span: ReadableSpan) -> bool:
@@ -54,7 +55,8 @@ def is_asgi_event(span: ReadableSpan) -> bool:
     if span.kind is not _INTERNAL:
         return False
     # By the name first: a cancelled `receive` has no attribute, and it is cheaper.
-    if name_of(span).endswith(_ASGI_EVENTS):
+    name: Any = span.name
+    if isinstance(name, str) and name.endswith(_ASGI_EVENTS):
         return True
     attributes = span.attributes
     return attributes is not None and ASGI_EVENT in attributes

@@ -14,6 +14,7 @@ from opentelemetry import baggage, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import attach, detach
 from opentelemetry.context.context import Context
+from opentelemetry.instrumentation.asgi import ASGIGetter, asgi_getter
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Setter
 from opentelemetry.sdk.trace import TracerProvider
@@ -87,6 +88,36 @@ def served(headers: dict[str, str], provider: TracerProvider = PROVIDER) -> dict
 
 
 # -- in --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"sentry-trace", b"Sentry-Trace"])
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_it_is_found_in_an_asgi_scope_however_its_name_is_written(
+    name: bytes, kind: Callable[[Any], Any], start: Init
+) -> None:
+    start()
+    headers = [(b"host", b"shop.example"), (name, BROWSER["sentry-trace"].encode())]
+    carrier = {"type": "http", "headers": kind(headers)}
+    ours = SentryPropagator().extract(carrier, getter=asgi_getter)
+    assert span_of(ours).trace_id == int(TRACE, 16)
+
+
+@pytest.mark.parametrize("headers", [["a"], [()], [1], [("a", "b")], []])
+def test_a_carrier_with_something_else_called_headers_is_read(headers: Any, start: Init) -> None:
+    start()
+    carrier = {**BROWSER, "headers": headers}
+    assert span_of(SentryPropagator().extract(carrier)).trace_id == int(TRACE, 16)
+
+
+def test_of_an_asgi_scope_without_it_nothing_is_decoded(start: Init) -> None:
+    start()
+
+    class Asked(ASGIGetter):
+        def get(self, carrier: Any, key: str) -> Any:
+            raise AssertionError(key)
+
+    carrier = {"type": "http", "headers": [(b"host", b"shop.example")]}
+    assert not span_of(SentryPropagator().extract(carrier, getter=Asked())).is_valid
 
 
 def test_a_browsers_trace_is_continued(start: Init) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, precondition, rule
 from opentelemetry.trace import SpanKind
 
+from otel_sentry_asgi import sentry
 from otel_sentry_asgi._profiles import Profiles, stop
 from otel_sentry_asgi._scope import Exchange, current_exchange
 from otel_sentry_asgi._stats import Stats
@@ -87,7 +88,7 @@ class Interleaving(RuleBasedStateMachine):
 
         async def serve() -> None:
             current_exchange.set(exchange)
-            self.profiles.started(root, exchange, dict)
+            self.profiles.started(root, exchange, dict, sentry.options())
             begun.set()
             while (step := await request.inbox.get()) is not None:
                 await step()
