@@ -65,6 +65,7 @@ def stage(name: str, spans: int) -> Callable[[], object]:
 
 def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], object]:
     from otel_sentry_asgi import sentry
+    from otel_sentry_exporters._json import encode
     from otel_sentry_exporters._prepare import prepare
     from otel_sentry_exporters.envelope import _envelope
 
@@ -103,7 +104,7 @@ def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], obje
         sentry_sdk.Scope.set_current_scope(exchange.current_scope)
         prepared = prepare(payload, client, {})
         if last > 5:
-            _envelope({}, prepared, [])
+            _envelope({}, encode(prepared), [])
 
     if name == "turn":
         return lambda: pipeline._turn(items, True)

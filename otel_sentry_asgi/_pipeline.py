@@ -81,6 +81,7 @@ class Pipeline:
         self._settings = settings
         self._exporter = exporter
         self._rest: Callable[[], None] | None = getattr(exporter, "rest", None)
+        self._trims = bool(getattr(exporter, "trims", False))
         self._stats = stats
         self._decisions = decisions
         self._profiles = profiles
@@ -270,7 +271,7 @@ class Pipeline:
                 if request := clean.payload.get("request"):
                     exchange.sent_request = _copied(request)
             self._breathe()
-            too_large = trim(clean.payload)
+            too_large = 0 if self._trims else trim(clean.payload)
             more = self._rest is not None
             self._exporter.export(clean, Origin(isolation, current, profile, more))
         except BaseException:

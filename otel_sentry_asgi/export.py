@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, TraceContext, Transaction
 from otel_sentry_asgi._policy import Clean
+from otel_sentry_asgi._trim import LIMIT, trim
 
 __all__ = [
+    "LIMIT",
     "REMARKS",
     "Clean",
     "Data",
@@ -23,6 +25,7 @@ __all__ = [
     "SpanPayload",
     "TraceContext",
     "Transaction",
+    "trim",
 ]
 
 

@@ -335,14 +335,16 @@ def annotate(event: Any) -> None:
 def _attach(value: Any, meta: Mapping[str, Any]) -> None:
     """What is not there any more (a hook took it) has no remark, but for what we left out."""
     for key, below in meta.items():
+        if not key:
+            continue
         at: Any = int(key) if isinstance(value, list) else key
         is_there = at < len(value) if isinstance(value, list) else at in value
+        if is_there and isinstance(value[at], (dict, list)):
+            _attach(value[at], below)
         if "" in below:
             left_out = below[""].get("rem", [["", ""]])[0][1] == "x"
             if is_there or (left_out and isinstance(value, dict)):
                 value[at] = AnnotatedValue(value[at] if is_there else "", below[""])
-        elif is_there and isinstance(value[at], (dict, list)):
-            _attach(value[at], below)
 
 
 def text_of(error: BaseException) -> str:

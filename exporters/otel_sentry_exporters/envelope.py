@@ -17,6 +17,7 @@ import sentry_sdk
 from sentry_sdk.envelope import Envelope, Item, PayloadRef
 from sentry_sdk.scope import Scope
 
+from otel_sentry_asgi.export import LIMIT, trim
 from otel_sentry_exporters._backlog import Counts
 from otel_sentry_exporters._delivery import MAX_BYTES, Delivery
 from otel_sentry_exporters._http import Connection
@@ -47,6 +48,9 @@ class EnvelopeExporter:
     proxy is none of plain HTTP gets the envelopes to deliver itself. What is lost is in the
     client's reports.
     """
+
+    trims: Final = True
+    """What is too large is seen when it is encoded, with all that has been added to it."""
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -112,6 +116,12 @@ class EnvelopeExporter:
         trace = (prepared.get("contexts") or {}).get("trace") or {}
         if context := trace.pop("dynamic_sampling_context", None):
             headers["trace"] = context
+        # A transport of the application's own may take what JSON has no form for.
+        payload = b"" if delivery is None else encode(prepared)
+        if (delivery is None or len(payload) > LIMIT) and (lost := _trim(prepared)):
+            route.settled("buffer_overflow", (("span", lost),))
+        if len(payload) > LIMIT:
+            payload = encode(prepared)
         others = [one.to_envelope_item() for one in hint.get("attachments") or ()]
         if origin.profile is not None:
             item = PayloadRef(json=origin.profile.to_item(prepared))
@@ -129,7 +139,7 @@ class EnvelopeExporter:
             if over:
                 route.record("ratelimit_backoff", _quantities(over))
                 others = [one for one in others if one not in over]
-            body = _envelope(headers, prepared, others)
+            body = _envelope(headers, payload, others)
             counts = _counts(len(prepared.get("spans") or ()) + 1)
             delivery.put(body, (*counts, *_quantities(others)), wake=not origin.more)
 
@@ -248,8 +258,17 @@ def _begin_in_child() -> None:
 os.register_at_fork(after_in_child=_begin_in_child)
 
 
-def _envelope(headers: dict[str, Any], event: Any, others: list[Item]) -> bytes:
-    payload = encode(event)
+def _trim(event: Any) -> int:
+    """Make it fit, and mark how many children there were; return how many it lost."""
+    children = len(event.get("spans") or ())
+    lost = trim(event)
+    if lost:
+        del event["_dropped_spans"]
+        event["_meta"].setdefault("spans", {}).setdefault("", {}).setdefault("len", children)
+    return lost
+
+
+def _envelope(headers: dict[str, Any], payload: bytes, others: list[Item]) -> bytes:
     parts = [encode(headers), _START, str(len(payload)).encode("ascii"), b"}\n", payload, b"\n"]
     return b"".join([*parts, *(item.serialize() for item in others)])
 
