@@ -100,9 +100,10 @@ def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], obje
         contextvars.copy_context().run(sent, payload, segment.exchange)
 
     def sent(payload: Any, exchange: Any) -> None:
-        sentry_sdk.Scope.set_isolation_scope(exchange.sentry_scope)
-        sentry_sdk.Scope.set_current_scope(exchange.current_scope)
-        prepared = prepare(payload, client, {})
+        scopes = exchange.sentry_scope, exchange.current_scope
+        sentry_sdk.Scope.set_isolation_scope(scopes[0])
+        sentry_sdk.Scope.set_current_scope(scopes[1])
+        prepared = prepare(payload, client, scopes, {}, route.record)
         if last > 5:
             _envelope({}, encode(prepared), [])
 

@@ -99,8 +99,9 @@ class EnvelopeExporter:
             route.begin_in_child()
 
     def _export(self, event: Any, origin: Origin) -> None:
-        Scope.set_isolation_scope(_or_empty(origin.isolation_scope))
-        Scope.set_current_scope(_or_empty(origin.current_scope))
+        isolation, current = map(_or_empty, origin[:2])
+        Scope.set_isolation_scope(isolation)
+        Scope.set_current_scope(current)
         client: Any = sentry_sdk.get_client()
         route = self._route_of(client)
         delivery, spans = route.delivery, len(event["spans"]) + 1
@@ -109,7 +110,8 @@ class EnvelopeExporter:
             route.settled("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
             return
         hint: dict[str, Any] = {}
-        prepared = prepare(event, client, hint, profiles=profiles)
+        scopes = isolation, current
+        prepared = prepare(event, client, scopes, hint, route.record, profiles=profiles)
         if prepared is None:
             return
         headers = {"event_id": prepared["event_id"], "sent_at": _now()}
@@ -232,15 +234,14 @@ class _Route:
 
     def _report(self) -> None:
         """Put what is lost into the client's next report."""
-        if not self._unreported:
+        transport = self.client.transport
+        if not self._unreported or transport is None:
             return
         with self._lock:
             losses, self._unreported = self._unreported, Counter()
         for (reason, category), quantity in losses.items():
             if quantity:
-                self.client.transport.record_lost_event(
-                    reason, data_category=category, quantity=quantity
-                )
+                transport.record_lost_event(reason, data_category=category, quantity=quantity)
 
 
 _WITHOUT_ANSWER: Final = frozenset({"network_error", "queue_overflow"})
