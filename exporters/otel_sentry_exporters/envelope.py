@@ -55,6 +55,8 @@ class EnvelopeExporter:
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._routes: OrderedDict[Any, _Route] = OrderedDict()
+        self._latest: _Route | None = None
+        """The route that was used last, which is nearly always the next one."""
         self._lock = threading.RLock()
         self.lost: Counter[str] = Counter()
         """Spans that were lost after `export`, by discard reason."""
@@ -99,9 +101,9 @@ class EnvelopeExporter:
             route.begin_in_child()
 
     def _export(self, event: Any, origin: Origin) -> None:
-        isolation, current = map(_or_empty, origin[:2])
-        Scope.set_isolation_scope(isolation)
-        Scope.set_current_scope(current)
+        scopes = origin.isolation_scope or Scope(), origin.current_scope or Scope()
+        Scope.set_isolation_scope(scopes[0])
+        Scope.set_current_scope(scopes[1])
         client: Any = sentry_sdk.get_client()
         route = self._route_of(client)
         delivery, spans = route.delivery, len(event["spans"]) + 1
@@ -110,7 +112,6 @@ class EnvelopeExporter:
             route.settled("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
             return
         hint: dict[str, Any] = {}
-        scopes = isolation, current
         prepared = prepare(event, client, scopes, hint, route.record, profiles=profiles)
         if prepared is None:
             return
@@ -137,20 +138,22 @@ class EnvelopeExporter:
             if delivery is None and client.transport is not None:
                 client.transport.capture_envelope(envelope)
         if delivery is not None:
-            over = [one for one in others if delivery.limits.are_over(one.data_category)]
-            if over:
-                route.record("ratelimit_backoff", _quantities(over))
-                others = [one for one in others if one not in over]
-            body = _envelope(headers, payload, others)
             counts = _counts(len(prepared.get("spans") or ()) + 1)
-            delivery.put(body, (*counts, *_quantities(others)), wake=not origin.more)
+            if others:
+                others = _within_limits(others, route, delivery)
+                counts = (*counts, *_quantities(others))
+            delivery.put(_envelope(headers, payload, others), counts, wake=not origin.more)
 
     def _route_of(self, client: Any) -> _Route:
+        latest = self._latest
+        if latest is not None and latest.client is client:
+            return latest
         with self._lock:
             route = self._routes.get(client)
             if route is None:
                 route = self._routes[client] = _Route(client, self._max_bytes, self._count)
             self._routes.move_to_end(client)
+            self._latest = route
             oldest = next(iter(self._routes.values()))
             if len(self._routes) <= MAX_CLIENTS:
                 return route
@@ -163,6 +166,7 @@ class EnvelopeExporter:
             routes = list(self._routes.values())
             if forget:
                 self._routes.clear()
+                self._latest = None
             return routes
 
     def _count(self, reason: str, spans: int) -> None:
@@ -274,6 +278,13 @@ def _envelope(headers: dict[str, Any], payload: bytes, others: list[Item]) -> by
     return b"".join([*parts, *(item.serialize() for item in others)])
 
 
+def _within_limits(items: list[Item], route: _Route, delivery: Delivery) -> list[Item]:
+    over = [one for one in items if delivery.limits.are_over(one.data_category)]
+    if over:
+        route.record("ratelimit_backoff", _quantities(over))
+    return [one for one in items if one not in over]
+
+
 def _counts(spans: int) -> Counts:
     """The transaction's own span counts as one of them."""
     return (("transaction", 1), ("span", spans))
@@ -285,10 +296,6 @@ def _quantities(items: list[Item]) -> Counts:
         (one.data_category, (len(one.get_bytes()) or 1) if one.type == "attachment" else 1)
         for one in items
     )
-
-
-def _or_empty(scope: Any) -> Any:
-    return Scope() if scope is None else scope
 
 
 def _now() -> str:
