@@ -103,7 +103,7 @@ def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], obje
         scopes = exchange.sentry_scope, exchange.current_scope
         sentry_sdk.Scope.set_isolation_scope(scopes[0])
         sentry_sdk.Scope.set_current_scope(scopes[1])
-        prepared = prepare(payload, client, scopes, {}, route.record)
+        prepared = prepare(payload, client, scopes, {}, route.lose)
         if last > 5:
             _envelope({}, encode(prepared), [])
 

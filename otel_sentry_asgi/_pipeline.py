@@ -34,6 +34,7 @@ from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
 from otel_sentry_asgi.sampling import Decision, Decisions
 
+Counts = tuple[tuple[str, int], ...]
 Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
 
 SLICE = 0.0002
@@ -82,6 +83,7 @@ class Pipeline:
         self._exporter = exporter
         self._rest: Callable[[], None] | None = getattr(exporter, "rest", None)
         self._trims = bool(getattr(exporter, "trims", False))
+        self._lose: Callable[[str, Counts], None] = getattr(exporter, "lose", sentry.lose)
         self._stats = stats
         self._decisions = decisions
         self._profiles = profiles
@@ -350,8 +352,7 @@ class Pipeline:
 
     def _lost_spans(self, reason: str, spans: int, *, segments: int = 0) -> None:
         self._stats.add(f"lost.{reason}", spans)
-        sentry.record_lost(reason, "transaction", segments)
-        sentry.record_lost(reason, "span", spans)
+        self._lose(reason, (("transaction", segments), ("span", spans)))
 
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)

@@ -14,7 +14,7 @@ import logging
 import re
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime, timezone
 from typing import Any
@@ -396,6 +396,12 @@ def record_lost(reason: str, category: str, quantity: int) -> None:
     transport = sentry_sdk.get_client().transport
     if transport is not None and quantity > 0:
         transport.record_lost_event(reason, data_category=category, quantity=quantity)  # type: ignore[arg-type]
+
+
+def lose(reason: str, counts: Sequence[tuple[str, int]]) -> None:
+    """The same for several categories, each with a quantity."""
+    for category, quantity in counts:
+        record_lost(reason, category, quantity)
 
 
 def shutdown_timeout() -> float:

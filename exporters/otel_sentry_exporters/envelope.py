@@ -77,6 +77,15 @@ class EnvelopeExporter:
             if route.delivery is not None:
                 route.delivery.wake()
 
+    def lose(self, reason: str, counts: Counts) -> None:
+        """Report what was lost before it got here."""
+        client: Any = sentry_sdk.get_client()
+        route = self._routes.get(client)
+        if route is not None:
+            route.lose(reason, counts)
+        else:  # Nothing has been sent, so nobody knows whether it would arrive.
+            _report(client, reason, counts)
+
     def force_flush(self, timeout: float) -> bool:
         """Wait until all is delivered or counted as lost, here and in the client's own transport
         (see `sdk.flush_client`). False if that took longer than *timeout* seconds."""
@@ -112,7 +121,7 @@ class EnvelopeExporter:
             route.settled("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
             return
         hint: dict[str, Any] = {}
-        prepared = prepare(event, client, scopes, hint, route.record, profiles=profiles)
+        prepared = prepare(event, client, scopes, hint, route.lose, profiles=profiles)
         if prepared is None:
             return
         headers = {"event_id": prepared["event_id"], "sent_at": _now()}
@@ -178,7 +187,7 @@ class _Route:
     """The way of envelopes to where one client sends to; None as *delivery* is its transport.
 
     The client's report goes out beside whatever the client sends, and is lost with it. So what is
-    lost while nothing gets through is only reported when something has.
+    lost while nothing gets through, also before it got here, is only reported when something has.
     """
 
     def __init__(self, client: Any, max_bytes: int, count: Callable[[str, int], None]) -> None:
@@ -219,33 +228,41 @@ class _Route:
         """Something has been delivered, or is lost for *reason*."""
         if reason is not None:
             self._count(reason, dict(counts)["span"])
-            self.record(reason, counts)
-            return
-        self._report()
+            self._hold(reason, counts)
+        if reason not in _WITHOUT_ANSWER:
+            self._report()
         # By itself the client sends its report only beside envelopes of its own.
         now = time.monotonic()
-        if now - self._reported_at > REPORT_EVERY:
+        if reason is None and now - self._reported_at > REPORT_EVERY:
             self._reported_at = now
             self.client.transport.flush(_MOMENT)
 
-    def record(self, reason: str, counts: Counts) -> None:
-        """Have a loss in one of the client's next reports."""
+    def lose(self, reason: str, counts: Counts) -> None:
+        """Something is lost that was never put: have it in the client's next report, or when it is
+        known that this arrives."""
+        self._hold(reason, counts)
+        if self.delivery is None or self.delivery.is_clear():
+            self._report()
+
+    def _hold(self, reason: str, counts: Counts) -> None:
         with self._lock:
             for category, quantity in counts:
                 self._unreported[reason, category] += quantity
-        if reason not in _WITHOUT_ANSWER:
-            self._report()
 
     def _report(self) -> None:
         """Put what is lost into the client's next report."""
-        transport = self.client.transport
-        if not self._unreported or transport is None:
+        if not self._unreported:
             return
         with self._lock:
             losses, self._unreported = self._unreported, Counter()
         for (reason, category), quantity in losses.items():
-            if quantity:
-                transport.record_lost_event(reason, data_category=category, quantity=quantity)
+            _report(self.client, reason, ((category, quantity),))
+
+
+def _report(client: Any, reason: str, counts: Counts) -> None:
+    for category, quantity in counts:
+        if quantity > 0 and client.transport is not None:
+            client.transport.record_lost_event(reason, data_category=category, quantity=quantity)
 
 
 _WITHOUT_ANSWER: Final = frozenset({"network_error", "queue_overflow"})
@@ -281,7 +298,7 @@ def _envelope(headers: dict[str, Any], payload: bytes, others: list[Item]) -> by
 def _within_limits(items: list[Item], route: _Route, delivery: Delivery) -> list[Item]:
     over = [one for one in items if delivery.limits.are_over(one.data_category)]
     if over:
-        route.record("ratelimit_backoff", _quantities(over))
+        route.lose("ratelimit_backoff", _quantities(over))
     return [one for one in items if one not in over]
 
 

@@ -349,6 +349,71 @@ def test_what_is_lost_in_an_outage_is_reported_although_the_clients_own_uploads_
         assert exporter.lost == {"queue_overflow": 7 * (produced - delivered)}
 
 
+@pytest.mark.parametrize("reason", ["queue_overflow", "buffer_overflow", "sample_rate"])
+def test_what_the_bridge_loses_in_an_outage_is_reported_too(
+    exporter: EnvelopeExporter, reason: str
+) -> None:
+    sentry = FakeSentry()
+    with serve_sentry(sentry):
+        client = init(sentry.dsn, traces_sample_rate=1.0)
+    pipeline = _active.obtain(exporter=exporter).pipeline
+    exporter.export(transaction(6), NOWHERE)
+    pipeline._lost_spans(reason, 7, segments=1)
+    client.transport._last_client_report_sent = 0.0
+    sentry_sdk.capture_message("lost")
+    sentry_sdk.flush(LONG)
+    pipeline._lost_spans(reason, 7, segments=1)
+    with serve_sentry(sentry, port=sentry.port):
+        assert exporter.force_flush(LONG)
+        assert len(ids_of(sentry)) == 1
+        assert sentry.reported("transaction") == {reason: 2}
+        assert sentry.reported("span") == {reason: 14}
+        pipeline._lost_spans(reason, 1)  # Sentry is there: the client has it at once.
+        sentry_sdk.flush(LONG)
+        assert sentry.reported("span") == {reason: 15}
+
+
+def test_what_hooks_drop_in_an_outage_is_reported_too(exporter: EnvelopeExporter) -> None:
+    sentry = FakeSentry()
+    with serve_sentry(sentry):
+        client = init(
+            sentry.dsn,
+            before_send_transaction=lambda event, _: event if event["spans"] else None,
+        )
+    for spans in (1, 0):
+        exporter.export(transaction(spans), NOWHERE)
+    client.transport._last_client_report_sent = 0.0
+    sentry_sdk.capture_message("lost")
+    sentry_sdk.flush(LONG)
+    with serve_sentry(sentry, port=sentry.port):
+        assert exporter.force_flush(LONG)
+        assert len(ids_of(sentry)) == 1
+        assert sentry.reported("transaction") == {"before_send": 1}
+
+
+def test_what_had_no_answer_holds_losses_back_until_something_gets_through(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    """Also while nothing waits."""
+
+    def refuse(connected: socket.socket, _: int) -> bytes:
+        reset(connected)
+        return b""
+
+    init(sentry.dsn)
+    sentry.answer = refuse
+    exporter.export(transaction(), NOWHERE)
+    wait_delivered(exporter)
+    exporter.lose("sample_rate", (("span", 2),))
+    sentry_sdk.flush(LONG)
+    sentry.answer = lambda *_: OK
+    sentry_sdk.flush(LONG)
+    assert sentry.reported("span") == {}
+    exporter.export(transaction(), NOWHERE)
+    assert exporter.force_flush(LONG)
+    assert sentry.reported("span") == {"sample_rate": 2, "network_error": 2}
+
+
 def test_whatever_the_server_does_delivered_and_reported_is_what_was_produced(
     sentry: FakeSentry, exporter: EnvelopeExporter
 ) -> None:
