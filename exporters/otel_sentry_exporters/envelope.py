@@ -118,7 +118,8 @@ class EnvelopeExporter:
         delivery, spans = route.delivery, len(event["spans"]) + 1
         profiles = int(origin.profile is not None)
         if delivery is not None and delivery.limits.are_over("transaction"):
-            route.settled("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
+            self._count("ratelimit_backoff", spans)
+            route.lose("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
             return
         hint: dict[str, Any] = {}
         prepared = prepare(event, client, scopes, hint, route.lose, profiles=profiles)
@@ -131,7 +132,8 @@ class EnvelopeExporter:
         # A transport of the application's own may take what JSON has no form for.
         payload = b"" if delivery is None else encode(prepared)
         if (delivery is None or len(payload) > LIMIT) and (lost := _trim(prepared)):
-            route.settled("buffer_overflow", (("span", lost),))
+            self._count("buffer_overflow", lost)
+            route.lose("buffer_overflow", (("span", lost),))
         if len(payload) > LIMIT:
             payload = encode(prepared)
         others = [one.to_envelope_item() for one in hint.get("attachments") or ()]
