@@ -66,6 +66,7 @@ def stage(name: str, spans: int) -> Callable[[], object]:
 def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], object]:
     from otel_sentry_asgi import sentry
     from otel_sentry_asgi._translate.segment import read
+    from otel_sentry_exporters._json import encode
     from otel_sentry_exporters._prepare import prepare
     from otel_sentry_exporters.envelope import _envelope
 
@@ -101,11 +102,12 @@ def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], obje
         contextvars.copy_context().run(sent, payload, segment.exchange)
 
     def sent(payload: Any, exchange: Any) -> None:
-        sentry_sdk.Scope.set_isolation_scope(exchange.sentry_scope)
-        sentry_sdk.Scope.set_current_scope(exchange.current_scope)
-        prepared = prepare(payload, client, {})
+        scopes = exchange.sentry_scope, exchange.current_scope
+        sentry_sdk.Scope.set_isolation_scope(scopes[0])
+        sentry_sdk.Scope.set_current_scope(scopes[1])
+        prepared = prepare(payload, client, scopes, {}, route.lose)
         if last > 5:
-            _envelope({}, prepared, [])
+            _envelope({}, encode(prepared), [])
 
     if name == "turn":
         return lambda: pipeline._turn(items, True)

@@ -42,6 +42,7 @@ from otel_sentry_asgi._worker import Item, Worker
 from otel_sentry_asgi.export import Exporter, Origin
 from otel_sentry_asgi.sampling import Decision, Decisions
 
+Counts = tuple[tuple[str, int], ...]
 Tell = Callable[[ReadableSpan, Exchange | None, Sequence[ReadableSpan]], None]
 
 SLICE = 0.0002
@@ -89,6 +90,8 @@ class Pipeline:
         self._settings = settings
         self._exporter = exporter
         self._rest: Callable[[], None] | None = getattr(exporter, "rest", None)
+        self._trims = bool(getattr(exporter, "trims", False))
+        self._lose: Callable[[str, Counts], None] = getattr(exporter, "lose", sentry.lose)
         self._stats = stats
         self._decisions = decisions
         self._profiles = profiles
@@ -300,7 +303,7 @@ class Pipeline:
             if request := clean.payload.get("request"):
                 exchange.sent_request = _copied(request)
         self._breathe()
-        too_large = trim(clean.payload)
+        too_large = 0 if self._trims else trim(clean.payload)
         more = self._rest is not None
         self._exporter.export(clean, Origin(isolation, current, profile, more))
         self._profiles.sent(exchange, profile)
@@ -390,8 +393,7 @@ class Pipeline:
 
     def _lost_spans(self, reason: str, spans: int, *, segments: int = 0) -> None:
         self._stats.add(f"lost.{reason}", spans)
-        sentry.record_lost(reason, "transaction", segments)
-        sentry.record_lost(reason, "span", spans)
+        self._lose(reason, (("transaction", segments), ("span", spans)))
 
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)

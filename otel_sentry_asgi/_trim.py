@@ -1,12 +1,16 @@
 """No transaction is larger than what Sentry takes: pure, on what the policy has been over.
 
-Relay answers 413 to an item of more than 1 MiB, and the whole transaction is lost. What is larger
-than `LIMIT` loses, in this order and only as much as is needed:
+Relay answers 413 to an item of more than 1 MiB, and the whole transaction is lost. Where spans,
+request, trace and resource are larger than `LIMIT`, they lose, in this order and only as much as is
+needed:
 
 1. the ends of texts: over 2,048 characters, then 512, then 128;
 2. of each span, attributes after the first 128, and those with names over 200 characters;
 3. children, those that started last first;
 4. the resource, the request's parts, and the root's attributes.
+
+Where all of it with what scopes and hooks have added is larger than `MOST`, it loses the ends of
+texts, and then the largest parts.
 
 Each loss is marked in `_meta`, where Relay looks for it; children in `_dropped_spans`.
 """
@@ -14,55 +18,87 @@ Each loss is marked in `_meta`, where Relay looks for it; children in `_dropped_
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from operator import add
 from typing import Any, Final
 
 from otel_sentry_asgi._model import Data, Transaction
 
-_encode: Callable[[Any], bytes] | None = None
-with suppress(ImportError):
-    import orjson
-
-    _encode = orjson.dumps
-
 LIMIT: Final = 819_200
-"""Bytes of JSON. Relay keeps as much of a list of spans; up to 1 MiB remains for what the scope
-adds: tags, contexts, modules."""
+"""Bytes of JSON. Relay keeps as much of a list of spans."""
 
-_LONGEST: Final = (2_048, 512, 128)
-_MOST: Final = 128
+MOST: Final = 1_000_000
+"""The same with what others add: tags, contexts, extra. A little below 1 MiB."""
+
+_MOST_ATTRIBUTES: Final = 128
 _LONGEST_NAME: Final = 200
-_WORST: Final = 12
-"""Bytes of one character: two escapes."""
-_PLAIN: Final = 2
-"""Bytes of a printable one of ASCII: a quote or backslash has one before it."""
-_EXPONENTS: Final = 1.25
-"""`1e-07` for `1e-7`: at most one byte more for four, and there is a comma behind each."""
-_SPAN: Final = 400
-"""Bytes of a span, at most, without its texts, attributes and links."""
+
+_Path = tuple[str, ...]
+_Cut = Callable[[Any, Data], None]
+"""Makes what it is given smaller, and marks that in what is `_meta` there."""
 
 
-def trim(transaction: Transaction, limit: int = LIMIT) -> int:
-    """Make the transaction fit into *limit* bytes, in place; return how many children it lost."""
-    spans: Any = transaction.setdefault("spans", [])
-    if _fits(transaction, limit) or _size(transaction) <= limit:
+def trim(transaction: Transaction, limit: int = LIMIT, most: int = MOST) -> int:
+    """Make the bridge's part of the transaction fit into *limit* bytes, and all of it into *most*,
+    in place; return how many children it lost."""
+    if _size(transaction) <= min(limit, most):
         return 0
-    meta: Data = transaction.setdefault("_meta", {})
-    for shorten in (*(_texts_over(length) for length in _LONGEST), _surplus):
-        for path, holder in _holders(transaction):
-            shorten(holder, _at(meta, path))
-        if _size(transaction) <= limit:
-            break
-    lost = _drop_latest(transaction, spans, meta.setdefault("spans", {}), limit)
-    for path in _LAST:
-        if _size(transaction) <= limit:
-            break
-        _remove(transaction, path, meta)
-    transaction["_meta"] = _without_empty(meta)
+    event: Any = transaction
+    event.update({"spans": [], **_copied(event)})
+    meta: Data = event.pop("_meta", {})
+
+    def own_fits() -> bool:
+        return _size([meta, *_own(event).values()]) <= limit
+
+    def all_fits() -> bool:
+        return _size([meta, event]) <= most
+
+    lost = 0
+    if not own_fits():
+        _shorten(_own(event), meta, (*_TEXTS, _surplus), own_fits)
+        lost = 0 if own_fits() else _drop_latest(event, meta, limit)
+        _remove(event, meta, _LAST, own_fits)
+    if not all_fits():
+        _shorten({(): event}, meta, _TEXTS, all_fits)
+        _remove(event, meta, _by_size(event), all_fits)
+    event["_meta"] = _without_empty(meta)
     return lost
+
+
+def _copied(value: Any) -> Any:
+    """What scopes hold, and what the policy remembers, is theirs."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _size(payload: Any) -> int:
+    """Bytes as sentry-sdk encodes them; in UTF-8 they are no more."""
+    return len(json.dumps(payload, separators=(",", ":"), default=str))
+
+
+def _own(event: Any) -> dict[_Path, Any]:
+    """What the bridge writes and may be large, by path."""
+    contexts = event.get("contexts") or {}
+    return {
+        ("spans",): event["spans"],
+        ("contexts", "trace"): contexts.get("trace"),
+        ("contexts", "otel"): contexts.get("otel"),
+        ("request",): event.get("request"),
+    }
+
+
+def _by_size(event: Any) -> list[_Path]:
+    """The parts that others add to, the largest first."""
+    contexts = event.get("contexts") or {}
+    parts: dict[_Path, Any] = {
+        ("contexts", name): part for name, part in contexts.items() if name != "trace"
+    }
+    for name, part in event.items():
+        if name not in ("contexts", "spans") and isinstance(part, (dict, list)):
+            parts[name,] = part
+    return sorted(parts, key=lambda path: -_size(parts[path]))
 
 
 _LAST: Final = (
@@ -72,63 +108,22 @@ _LAST: Final = (
 )
 
 
-def _fits(transaction: Transaction, limit: int) -> bool:
-    """Whether it is surely small enough; cheap, and False where in doubt."""
-    if _encode is not None:
-        # Some 1 us for each child; the walk below takes 5. sentry-sdk escapes all but ASCII, which
-        # takes three times as many bytes as UTF-8 at most; of ASCII it makes the same, but for
-        # exponents.
-        with suppress(TypeError):
-            encoded = _encode(transaction)
-            return len(encoded) * (_EXPONENTS if encoded.isascii() else 3) <= limit
-    return _at_most(transaction) <= limit
+def _shorten(
+    parts: dict[_Path, Any], meta: Data, cuts: Iterable[_Cut], fits: Callable[[], bool]
+) -> None:
+    for cut in cuts:
+        for path, part in parts.items():
+            cut(part, _at(meta, path))
+        if fits():
+            return
 
 
-def _at_most(transaction: Transaction) -> int:
-    """A number of bytes that the transaction does not exceed, without encoding it."""
-    total = 4 * _SPAN
-    for key, part in transaction.items():
-        if key != "spans":
-            total += _bytes(part)
-    for span in transaction["spans"]:
-        total += _SPAN
-        for name in ("data", "links", "description", "op", "origin"):
-            if name in span:
-                total += _bytes(span[name])
-    return total
-
-
-def _bytes(value: Any) -> int:
-    """At least those of a value as JSON, with what separates it from the next."""
-    if type(value) is str:
-        return 4 + len(value) * (_PLAIN if value.isascii() and value.isprintable() else _WORST)
-    if isinstance(value, Mapping):
-        return 4 + sum(_bytes(key) + _bytes(item) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return 4 + sum(map(_bytes, value))
-    return 32
-
-
-def _size(payload: Any) -> int:
-    """Bytes as sentry-sdk encodes them."""
-    return len(json.dumps(payload, separators=(",", ":"), default=str))
-
-
-def _holders(transaction: Transaction) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Where the large things are, each with its path."""
-    for index, span in enumerate(transaction["spans"]):
-        yield ("spans", str(index)), span
-    for name in ("trace", "otel"):
-        if context := transaction.get("contexts", {}).get(name):
-            yield ("contexts", name), context
-    if "request" in transaction:
-        yield ("request",), transaction["request"]
-
-
-def _texts_over(longest: int) -> Any:
+def _texts_over(longest: int) -> _Cut:
     def shorten(value: Any, meta: Data) -> None:
-        items = enumerate(value) if isinstance(value, list) else list(value.items())
-        for key, item in items:
+        is_list = isinstance(value, list)
+        if not is_list and not isinstance(value, dict):
+            return
+        for key, item in enumerate(value) if is_list else list(value.items()):
             if isinstance(item, str) and len(item) > longest:
                 value[key] = item[: longest - 3] + "..."
                 note = meta.setdefault(str(key), {}).setdefault("", {})
@@ -140,47 +135,62 @@ def _texts_over(longest: int) -> Any:
     return shorten
 
 
-def _surplus(holder: Any, meta: Data) -> None:
-    for name in ("data", "resource", "headers", "cookies"):
-        values = holder.get(name)
-        if not isinstance(values, dict):
-            continue
-        kept = [key for key in values if len(key) <= _LONGEST_NAME][:_MOST]
-        if len(kept) < len(values):
-            below = meta.setdefault(name, {})
-            meta[name] = {key: below[key] for key in ("", *kept) if key in below}
-            meta[name].setdefault("", {})["len"] = len(values)
-            holder[name] = {key: values[key] for key in kept}
-    for link in holder.get("links") or ():
-        _surplus({"data": link["attributes"]}, {})
+_TEXTS: Final = tuple(map(_texts_over, (2_048, 512, 128)))
 
 
-def _drop_latest(transaction: Transaction, spans: list[Any], meta: Data, limit: int) -> int:
+def _surplus(part: Any, meta: Data) -> None:
+    if isinstance(part, list):
+        for index, one in enumerate(part):
+            _surplus(one, meta.setdefault(str(index), {}))
+    elif isinstance(part, dict):
+        for name in ("data", "resource", "headers", "cookies"):
+            _first(part, name, meta)
+        for link in part.get("links") or ():
+            _first(link, "attributes", {})
+
+
+def _first(holder: Any, name: str, meta: Data) -> None:
+    values = holder.get(name)
+    if not isinstance(values, dict):
+        return
+    kept = [key for key in values if len(str(key)) <= _LONGEST_NAME][:_MOST_ATTRIBUTES]
+    if len(kept) < len(values):
+        below = meta.setdefault(name, {})
+        meta[name] = {key: below[key] for key in ("", *kept) if key in below}
+        meta[name].setdefault("", {})["len"] = len(values)
+        holder[name] = {key: values[key] for key in kept}
+
+
+def _drop_latest(event: Any, meta: Data, limit: int) -> int:
     """The spans stand in the order of their start. Their marks go with them."""
-    marks = [_size(meta.get(str(index), {})) + 10 for index in range(len(spans))]
+    spans, notes = event["spans"] or [], meta.setdefault("spans", {})
+    marks = [_size(notes.get(str(index), {})) + 10 for index in range(len(spans))]
     sizes = [_size(span) + 1 for span in spans]
-    rest = _size(transaction) - sum(sizes) - sum(map(_size, meta.values()))
+    rest = _size([meta, *_own(event).values()]) - sum(sizes) - sum(map(_size, notes.values()))
     kept = sum(size <= limit - rest for size in accumulate(map(add, sizes, marks)))
-    lost = len(spans) - kept if _size(transaction) > limit else 0
+    lost: int = len(spans) - kept
+    for index in range(kept, len(spans)):
+        notes.pop(str(index), None)
+    del spans[kept:]
     if lost:
-        for index in range(kept, len(spans)):
-            meta.pop(str(index), None)
-        del spans[kept:]
-        transaction["_dropped_spans"] = transaction.get("_dropped_spans", 0) + lost
+        event["_dropped_spans"] = event.get("_dropped_spans", 0) + lost
     return lost
 
 
-def _remove(transaction: Any, path: tuple[str, ...], meta: Data) -> None:
-    *above, name = path
-    for key in above:
-        transaction = transaction.get(key) or {}
-    if transaction.pop(name, None) is not None:
-        below = _at(meta, path)
-        below.clear()
-        below[""] = {"rem": [["!limit", "x"]]}
+def _remove(event: Any, meta: Data, paths: Iterable[_Path], fits: Callable[[], bool]) -> None:
+    for *above, name in paths:
+        if fits():
+            return
+        holder = event
+        for key in above:
+            holder = holder.get(key) or {}
+        if isinstance(holder, dict) and holder.pop(name, None) is not None:
+            below = _at(meta, (*above, name))
+            below.clear()
+            below[""] = {"rem": [["!limit", "x"]]}
 
 
-def _at(meta: Data, path: tuple[str, ...]) -> Data:
+def _at(meta: Data, path: _Path) -> Data:
     for key in path:
         meta = meta.setdefault(key, {})
     return meta

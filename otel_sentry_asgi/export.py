@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from otel_sentry_asgi._model import Data, ErrorEvent, SpanPayload, TraceContext, Transaction
 from otel_sentry_asgi._policy import Clean
+from otel_sentry_asgi._trim import LIMIT, trim
 
 __all__ = [
+    "LIMIT",
     "REMARKS",
     "Clean",
     "Data",
@@ -23,6 +25,7 @@ __all__ = [
     "SpanPayload",
     "TraceContext",
     "Transaction",
+    "trim",
 ]
 
 
@@ -62,6 +65,13 @@ class Exporter(Protocol):
     mapping of discard reasons to spans; `otel_sentry_asgi.stats()` adds it to what it counts. One
     that would rather send several at once may have a method `rest()`: it is called, on the same
     thread, when nothing follows for now.
+
+    Payloads are no larger than `LIMIT`, but for an exporter that has a true attribute `trims`: it
+    calls `trim` itself for what is larger when it is encoded.
+
+    One that knows better than the client when a report arrives may have a method
+    `lose(reason, counts)`, with pairs of one of Sentry's categories and a quantity, for what is
+    lost before it is exported. It is called from any thread, also those of requests.
     """
 
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:

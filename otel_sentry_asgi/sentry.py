@@ -14,7 +14,7 @@ import logging
 import re
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime, timezone
 from typing import Any
@@ -347,14 +347,16 @@ def annotate(event: Any) -> None:
 def _attach(value: Any, meta: Mapping[str, Any]) -> None:
     """What is not there any more (a hook took it) has no remark, but for what we left out."""
     for key, below in meta.items():
+        if not key:
+            continue
         at: Any = int(key) if isinstance(value, list) else key
         is_there = at < len(value) if isinstance(value, list) else at in value
+        if is_there and isinstance(value[at], (dict, list)):
+            _attach(value[at], below)
         if "" in below:
             left_out = below[""].get("rem", [["", ""]])[0][1] == "x"
             if is_there or (left_out and isinstance(value, dict)):
                 value[at] = AnnotatedValue(value[at] if is_there else "", below[""])
-        elif is_there and isinstance(value[at], (dict, list)):
-            _attach(value[at], below)
 
 
 def text_of(error: BaseException) -> str:
@@ -406,6 +408,12 @@ def record_lost(reason: str, category: str, quantity: int) -> None:
     transport = sentry_sdk.get_client().transport
     if transport is not None and quantity > 0:
         transport.record_lost_event(reason, data_category=category, quantity=quantity)  # type: ignore[arg-type]
+
+
+def lose(reason: str, counts: Sequence[tuple[str, int]]) -> None:
+    """The same for several categories, each with a quantity."""
+    for category, quantity in counts:
+        record_lost(reason, category, quantity)
 
 
 def shutdown_timeout() -> float:

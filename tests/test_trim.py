@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanKind
 
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
-from otel_sentry_asgi._trim import LIMIT, _at_most, _fits, _size, trim
+from otel_sentry_asgi._trim import LIMIT, MOST, trim
 from otel_sentry_asgi.testing import span
 from tests.payload import problems
 from tests.policies import PRIVATE
@@ -127,7 +127,6 @@ def test_nothing_that_otel_lets_pass_is_larger_than_a_mebibyte(
     attributes.update((f"many {number}", "v" * 64) for number in range(many if children < 3 else 0))
     request = {"url": "/", "data": {"k": "d" * 90_000}}
     payload = transaction(children, request, **attributes)
-    assert _at_most(payload) >= size(payload)
     lost = trim(payload)
     assert size(payload) < (1 << 20) - 100_000
     assert len(payload["spans"]) + lost == children
@@ -141,21 +140,57 @@ def test_a_limit_that_nothing_meets_leaves_what_relay_needs(limit: int) -> None:
     assert accepted(payload)
 
 
-VALUES = st.one_of(
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.integers(-(2**63), 2**63 - 1),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
-    st.just(1e-7),
+def test_what_others_added_goes_by_itself_the_ends_of_texts_first() -> None:
+    payload = transaction(2, {"url": "/"}, key="value")
+    own = json.dumps([payload["spans"], payload["request"], payload["contexts"]["trace"]])
+    payload["extra"] = {f"row {number}": "r" * 9_000 for number in range(200)}
+    payload["contexts"]["shop"] = {"notes": "n" * 9_000}
+    assert trim(payload) == 0
+    assert json.dumps([payload["spans"], payload["request"], payload["contexts"]["trace"]]) == own
+    assert {len(text) for text in payload["extra"].values()} == {2_048}
+    note = payload["_meta"]["contexts"]["shop"]["notes"][""]
+    assert note == {"len": 9_000, "rem": [["!limit", "s", 2_045, 2_048]]}
+    assert accepted(payload)
+
+
+def test_and_then_as_a_whole_the_largest_first() -> None:
+    payload = transaction(2, key="value")
+    payload["tags"] = {f"tag {number}": "t" * 100 for number in range(10_000)}
+    payload["extra"] = {"row": "r"}
+    payload["contexts"]["shop"] = {f"note {number}": "n" * 100 for number in range(5_000)}
+    assert trim(payload) == 0
+    assert "tags" not in payload
+    assert len(payload["contexts"]["shop"]) == 5_000
+    assert payload["extra"] == {"row": "r"}
+    assert payload["_meta"]["tags"] == {"": {"rem": [["!limit", "x"]]}}
+    assert accepted(payload)
+
+
+def test_what_scopes_hold_is_theirs() -> None:
+    held: Any = {"text": "a" * MOST, "list": ["b" * 9_000], "n": {"text": "c" * 9_000}}
+    before = json.dumps(held)
+    payload = transaction(0)
+    payload["extra"], payload["contexts"]["shop"] = held, held
+    trim(payload)
+    assert len(payload["extra"]["text"]) == 2_048
+    assert json.dumps(held) == before
+
+
+LISTS: list[Any] = [None, ["y" * 300], [{"data": {1: 2}}], [{"data": None}, "z"]]
+ODD: list[Any] = [*LISTS, "x" * 300, {}, {"data": None}, 7]
+
+
+@given(
+    st.fixed_dictionaries(
+        {"type": st.just("transaction")},
+        optional={
+            **dict.fromkeys(("request", "extra", "transaction"), st.sampled_from(ODD)),
+            "spans": st.sampled_from(LISTS),
+            "contexts": st.sampled_from([None, {"trace": None}, {"otel": ["o" * 300]}]),
+            "tags": st.just(("z" * 300, 1)),
+        },
+    )
 )
-
-
-@given(st.dictionaries(st.text("abc\u20ac", max_size=3), st.lists(VALUES, max_size=30), max_size=3))
-@limits(max_examples=300)
-def test_what_surely_fits_does(parts: dict[str, Any]) -> None:
-    payload: Any = {**parts, "spans": []}
-    assert not _fits(payload, _size(payload) - 1)
-
-
-def test_what_fits_is_mostly_known_without_a_slow_look() -> None:
-    payload = transaction(800, **{"db.statement": "SELECT 1", "db.system": "postgresql"})
-    assert _fits(payload, int(_size(payload) * 1.3))
+def test_whatever_form_hooks_gave_it_it_is_made_to_fit(payload: Any) -> None:
+    trim(payload, 100, 300)
+    assert size(payload) < 700

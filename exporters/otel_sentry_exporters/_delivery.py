@@ -106,6 +106,8 @@ class Delivery:
         self._bytes = 0
         self._threads = self._idle = self._under_way = 0
         self._failures = 0
+        self._is_unanswered = False
+        """Whether the last upload had no answer."""
         self._resume_at = 0.0
         self._round_trip: float | None = None
         self._answered_at = self._clock()
@@ -145,6 +147,11 @@ class Delivery:
             starts = self._call(self._clock())
         if starts:
             self._start()
+
+    def is_clear(self) -> bool:
+        """Whether nothing waits or is under way, and the last upload had an answer: else the next
+        one will tell whether Sentry can be reached."""
+        return self._is_empty() and not self._is_unanswered
 
     def flush(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until nothing waits and nothing is under way."""
@@ -275,6 +282,7 @@ class Delivery:
             return "ratelimit_backoff"
         begin = self._clock()
         timeout = None if until is None else until - begin
+        self._is_unanswered = True
         try:
             response = poster.post(parcel.body, encoding=parcel.encoding, timeout=timeout)
         except NotConnected as error:
@@ -283,6 +291,7 @@ class Delivery:
         except (OSError, ValueError) as error:
             self._complain("an upload to Sentry had no answer: %s", error)
             return "network_error"
+        self._is_unanswered = False
         self.limits.update(response.status, response.headers)
         with self._lock:
             self._answered_at = self._clock()

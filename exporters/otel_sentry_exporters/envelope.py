@@ -17,6 +17,7 @@ import sentry_sdk
 from sentry_sdk.envelope import Envelope, Item, PayloadRef
 from sentry_sdk.scope import Scope
 
+from otel_sentry_asgi.export import LIMIT, trim
 from otel_sentry_exporters._backlog import Counts
 from otel_sentry_exporters._delivery import MAX_BYTES, Delivery
 from otel_sentry_exporters._http import Connection
@@ -48,9 +49,14 @@ class EnvelopeExporter:
     client's reports.
     """
 
+    trims: Final = True
+    """What is too large is seen when it is encoded, with all that has been added to it."""
+
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._routes: OrderedDict[Any, _Route] = OrderedDict()
+        self._latest: _Route | None = None
+        """The route that was used last, which is nearly always the next one."""
         self._lock = threading.RLock()
         self.lost: Counter[str] = Counter()
         """Spans that were lost after `export`, by discard reason."""
@@ -70,6 +76,15 @@ class EnvelopeExporter:
         for route in self._known_routes():
             if route.delivery is not None:
                 route.delivery.wake()
+
+    def lose(self, reason: str, counts: Counts) -> None:
+        """Report what was lost before it got here."""
+        client: Any = sentry_sdk.get_client()
+        route = self._routes.get(client)
+        if route is not None:
+            route.lose(reason, counts)
+        else:  # Nothing has been sent, so nobody knows whether it would arrive.
+            _report(client, reason, counts)
 
     def force_flush(self, timeout: float) -> bool:
         """Wait until all is delivered or counted as lost, here and in the client's own transport
@@ -95,23 +110,32 @@ class EnvelopeExporter:
             route.begin_in_child()
 
     def _export(self, event: Any, origin: Origin) -> None:
-        Scope.set_isolation_scope(_or_empty(origin.isolation_scope))
-        Scope.set_current_scope(_or_empty(origin.current_scope))
+        scopes = origin.isolation_scope or Scope(), origin.current_scope or Scope()
+        Scope.set_isolation_scope(scopes[0])
+        Scope.set_current_scope(scopes[1])
         client: Any = sentry_sdk.get_client()
         route = self._route_of(client)
         delivery, spans = route.delivery, len(event["spans"]) + 1
         profiles = int(origin.profile is not None)
         if delivery is not None and delivery.limits.are_over("transaction"):
-            route.settled("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
+            self._count("ratelimit_backoff", spans)
+            route.lose("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
             return
         hint: dict[str, Any] = {}
-        prepared = prepare(event, client, hint, profiles=profiles)
+        prepared = prepare(event, client, scopes, hint, route.lose, profiles=profiles)
         if prepared is None:
             return
         headers = {"event_id": prepared["event_id"], "sent_at": _now()}
         trace = (prepared.get("contexts") or {}).get("trace") or {}
         if context := trace.pop("dynamic_sampling_context", None):
             headers["trace"] = context
+        # A transport of the application's own may take what JSON has no form for.
+        payload = b"" if delivery is None else encode(prepared)
+        if (delivery is None or len(payload) > LIMIT) and (lost := _trim(prepared)):
+            self._count("buffer_overflow", lost)
+            route.lose("buffer_overflow", (("span", lost),))
+        if len(payload) > LIMIT:
+            payload = encode(prepared)
         others = [one.to_envelope_item() for one in hint.get("attachments") or ()]
         if origin.profile is not None:
             item = PayloadRef(json=origin.profile.to_item(prepared))
@@ -125,20 +149,22 @@ class EnvelopeExporter:
             if delivery is None and client.transport is not None:
                 client.transport.capture_envelope(envelope)
         if delivery is not None:
-            over = [one for one in others if delivery.limits.are_over(one.data_category)]
-            if over:
-                route.record("ratelimit_backoff", _quantities(over))
-                others = [one for one in others if one not in over]
-            body = _envelope(headers, prepared, others)
             counts = _counts(len(prepared.get("spans") or ()) + 1)
-            delivery.put(body, (*counts, *_quantities(others)), wake=not origin.more)
+            if others:
+                others = _within_limits(others, route, delivery)
+                counts = (*counts, *_quantities(others))
+            delivery.put(_envelope(headers, payload, others), counts, wake=not origin.more)
 
     def _route_of(self, client: Any) -> _Route:
+        latest = self._latest
+        if latest is not None and latest.client is client:
+            return latest
         with self._lock:
             route = self._routes.get(client)
             if route is None:
                 route = self._routes[client] = _Route(client, self._max_bytes, self._count)
             self._routes.move_to_end(client)
+            self._latest = route
             oldest = next(iter(self._routes.values()))
             if len(self._routes) <= MAX_CLIENTS:
                 return route
@@ -151,6 +177,7 @@ class EnvelopeExporter:
             routes = list(self._routes.values())
             if forget:
                 self._routes.clear()
+                self._latest = None
             return routes
 
     def _count(self, reason: str, spans: int) -> None:
@@ -162,7 +189,7 @@ class _Route:
     """The way of envelopes to where one client sends to; None as *delivery* is its transport.
 
     The client's report goes out beside whatever the client sends, and is lost with it. So what is
-    lost while nothing gets through is only reported when something has.
+    lost while nothing gets through, also before it got here, is only reported when something has.
     """
 
     def __init__(self, client: Any, max_bytes: int, count: Callable[[str, int], None]) -> None:
@@ -203,22 +230,26 @@ class _Route:
         """Something has been delivered, or is lost for *reason*."""
         if reason is not None:
             self._count(reason, dict(counts)["span"])
-            self.record(reason, counts)
-            return
-        self._report()
+            self._hold(reason, counts)
+        if reason not in _WITHOUT_ANSWER:
+            self._report()
         # By itself the client sends its report only beside envelopes of its own.
         now = time.monotonic()
-        if now - self._reported_at > REPORT_EVERY:
+        if reason is None and now - self._reported_at > REPORT_EVERY:
             self._reported_at = now
             self.client.transport.flush(_MOMENT)
 
-    def record(self, reason: str, counts: Counts) -> None:
-        """Have a loss in one of the client's next reports."""
+    def lose(self, reason: str, counts: Counts) -> None:
+        """Something is lost that was never put: have it in the client's next report, or when it is
+        known that this arrives."""
+        self._hold(reason, counts)
+        if self.delivery is None or self.delivery.is_clear():
+            self._report()
+
+    def _hold(self, reason: str, counts: Counts) -> None:
         with self._lock:
             for category, quantity in counts:
                 self._unreported[reason, category] += quantity
-        if reason not in _WITHOUT_ANSWER:
-            self._report()
 
     def _report(self) -> None:
         """Put what is lost into the client's next report."""
@@ -227,10 +258,13 @@ class _Route:
         with self._lock:
             losses, self._unreported = self._unreported, Counter()
         for (reason, category), quantity in losses.items():
-            if quantity:
-                self.client.transport.record_lost_event(
-                    reason, data_category=category, quantity=quantity
-                )
+            _report(self.client, reason, ((category, quantity),))
+
+
+def _report(client: Any, reason: str, counts: Counts) -> None:
+    for category, quantity in counts:
+        if quantity > 0 and client.transport is not None:
+            client.transport.record_lost_event(reason, data_category=category, quantity=quantity)
 
 
 _WITHOUT_ANSWER: Final = frozenset({"network_error", "queue_overflow"})
@@ -248,10 +282,26 @@ def _begin_in_child() -> None:
 os.register_at_fork(after_in_child=_begin_in_child)
 
 
-def _envelope(headers: dict[str, Any], event: Any, others: list[Item]) -> bytes:
-    payload = encode(event)
+def _trim(event: Any) -> int:
+    """Make it fit, and mark how many children there were; return how many it lost."""
+    children = len(event.get("spans") or ())
+    lost = trim(event)
+    if lost:
+        del event["_dropped_spans"]
+        event["_meta"].setdefault("spans", {}).setdefault("", {}).setdefault("len", children)
+    return lost
+
+
+def _envelope(headers: dict[str, Any], payload: bytes, others: list[Item]) -> bytes:
     parts = [encode(headers), _START, str(len(payload)).encode("ascii"), b"}\n", payload, b"\n"]
     return b"".join([*parts, *(item.serialize() for item in others)])
+
+
+def _within_limits(items: list[Item], route: _Route, delivery: Delivery) -> list[Item]:
+    over = [one for one in items if delivery.limits.are_over(one.data_category)]
+    if over:
+        route.lose("ratelimit_backoff", _quantities(over))
+    return [one for one in items if one not in over]
 
 
 def _counts(spans: int) -> Counts:
@@ -265,10 +315,6 @@ def _quantities(items: list[Item]) -> Counts:
         (one.data_category, (len(one.get_bytes()) or 1) if one.type == "attachment" else 1)
         for one in items
     )
-
-
-def _or_empty(scope: Any) -> Any:
-    return Scope() if scope is None else scope
 
 
 def _now() -> str:

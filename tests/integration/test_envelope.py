@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -348,6 +349,71 @@ def test_what_is_lost_in_an_outage_is_reported_although_the_clients_own_uploads_
         assert exporter.lost == {"queue_overflow": 7 * (produced - delivered)}
 
 
+@pytest.mark.parametrize("reason", ["queue_overflow", "buffer_overflow", "sample_rate"])
+def test_what_the_bridge_loses_in_an_outage_is_reported_too(
+    exporter: EnvelopeExporter, reason: str
+) -> None:
+    sentry = FakeSentry()
+    with serve_sentry(sentry):
+        client = init(sentry.dsn, traces_sample_rate=1.0)
+    pipeline = _active.obtain(exporter=exporter).pipeline
+    exporter.export(transaction(6), NOWHERE)
+    pipeline._lost_spans(reason, 7, segments=1)
+    client.transport._last_client_report_sent = 0.0
+    sentry_sdk.capture_message("lost")
+    sentry_sdk.flush(LONG)
+    pipeline._lost_spans(reason, 7, segments=1)
+    with serve_sentry(sentry, port=sentry.port):
+        assert exporter.force_flush(LONG)
+        assert len(ids_of(sentry)) == 1
+        assert sentry.reported("transaction") == {reason: 2}
+        assert sentry.reported("span") == {reason: 14}
+        pipeline._lost_spans(reason, 1)  # Sentry is there: the client has it at once.
+        sentry_sdk.flush(LONG)
+        assert sentry.reported("span") == {reason: 15}
+
+
+def test_what_hooks_drop_in_an_outage_is_reported_too(exporter: EnvelopeExporter) -> None:
+    sentry = FakeSentry()
+    with serve_sentry(sentry):
+        client = init(
+            sentry.dsn,
+            before_send_transaction=lambda event, _: event if event["spans"] else None,
+        )
+    for spans in (1, 0):
+        exporter.export(transaction(spans), NOWHERE)
+    client.transport._last_client_report_sent = 0.0
+    sentry_sdk.capture_message("lost")
+    sentry_sdk.flush(LONG)
+    with serve_sentry(sentry, port=sentry.port):
+        assert exporter.force_flush(LONG)
+        assert len(ids_of(sentry)) == 1
+        assert sentry.reported("transaction") == {"before_send": 1}
+
+
+def test_what_had_no_answer_holds_losses_back_until_something_gets_through(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    """Also while nothing waits."""
+
+    def refuse(connected: socket.socket, _: int) -> bytes:
+        reset(connected)
+        return b""
+
+    init(sentry.dsn)
+    sentry.answer = refuse
+    exporter.export(transaction(), NOWHERE)
+    wait_delivered(exporter)
+    exporter.lose("sample_rate", (("span", 2),))
+    sentry_sdk.flush(LONG)
+    sentry.answer = lambda *_: OK
+    sentry_sdk.flush(LONG)
+    assert sentry.reported("span") == {}
+    exporter.export(transaction(), NOWHERE)
+    assert exporter.force_flush(LONG)
+    assert sentry.reported("span") == {"sample_rate": 2, "network_error": 2}
+
+
 def test_whatever_the_server_does_delivered_and_reported_is_what_was_produced(
     sentry: FakeSentry, exporter: EnvelopeExporter
 ) -> None:
@@ -462,6 +528,92 @@ def test_reports_leave_beside_transactions_where_there_is_nothing_else(
     exporter.export(transaction(), NOWHERE)
     sentry.wait_for(lambda: sentry.reported("transaction"))
     assert sentry.reported("transaction") == {"sample_rate": 3}
+
+
+# -- large ----------------------------------------------------------------------------------------
+
+MEBIBYTE = 1 << 20
+"""Relay answers 413 to an item of more."""
+
+
+def grows(event: Any, _hint: Any) -> Any:
+    """What no scope and no processor of sentry-sdk's would let pass."""
+    event["extra"] = {f"row {number}": ["a" * 2_000] * 10 for number in range(200)}
+    event["transaction"] = "b" * 300_000
+    return event
+
+
+def grows_by_spans(event: Any, _hint: Any) -> Any:
+    event["spans"] += [{**event["spans"][0], "data": {"n": "d" * 100}} for _ in range(9_000)]
+    return event
+
+
+def spoils(event: Any, _hint: Any) -> Any:
+    """Of another form than ours."""
+    event.update(spans=["c" * 400_000] * 4, contexts=None, request="d" * 400_000)
+    return event
+
+
+def scope_with(tags: int, text: int) -> Scope:
+    scope = Scope()
+    for number in range(tags):
+        scope.set_tag(f"tag {number}", "t" * text)
+    scope.set_context("shop", {"notes": "n" * text})
+    scope.set_extra("orders", ["o" * text] * tags)
+    return scope
+
+
+LARGE: dict[str, tuple[dict[str, Any], Callable[[], Scope]]] = {
+    "by its scope": ({}, partial(scope_with, 400, 3_000)),
+    "by many small tags": ({}, partial(scope_with, 12_000, 100)),
+    "by a hook": ({"before_send_transaction": grows}, Scope),
+    "by spans of a hook": ({"before_send_transaction": grows_by_spans}, Scope),
+    "of another form": ({"before_send_transaction": spoils}, Scope),
+    "with spotlight": ({"spotlight": "http://127.0.0.1:9/stream"}, partial(scope_with, 400, 3_000)),
+}
+
+
+@pytest.mark.parametrize(("options", "scope"), LARGE.values(), ids=LARGE.keys())
+def test_nothing_is_larger_than_sentry_takes_whatever_is_added(
+    sentry: FakeSentry,
+    exporter: EnvelopeExporter,
+    options: dict[str, Any],
+    scope: Callable[[], Scope],
+) -> None:
+    init(sentry.dsn, **options)
+    exporter.export(transaction(3), Origin(isolation_scope=scope()))
+    assert exporter.force_flush(LONG)
+    ((_, item),) = sentry.of_type("transaction")
+    assert len(item.body) < MEBIBYTE
+    assert '"!limit"' in item.body.decode() or exporter.lost
+    assert item.json["event_id"]
+    assert sentry.reported("transaction") == {}
+    assert sentry.reported("span") == exporter.lost
+
+
+def test_children_that_are_lost_for_their_size_are_reported_and_marked(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    init(sentry.dsn, before_send_transaction=grows_by_spans)
+    exporter.export(transaction(3, _dropped_spans=2), NOWHERE)
+    assert exporter.force_flush(LONG)
+    ((_, item),) = sentry.of_type("transaction")
+    kept = len(item.json["spans"])
+    assert 3 < kept < 9_003
+    assert "_dropped_spans" not in item.json
+    assert item.json["_meta"]["spans"][""] == {"len": 5}  # Those that there were before the hook.
+    assert exporter.lost == {"buffer_overflow": 9_003 - kept}
+    assert sentry.reported("span") == {"buffer_overflow": 2 + 9_003 - kept}
+
+
+def test_a_transport_of_the_applications_own_gets_nothing_larger_either(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    client = init(sentry.dsn, transport=Own)
+    exporter.export(transaction(3), Origin(isolation_scope=scope_with(400, 3_000)))
+    (captured,) = client.transport.envelopes
+    (item,) = captured.items
+    assert len(item.get_bytes()) < MEBIBYTE
 
 
 # -- clients --------------------------------------------------------------------------------------

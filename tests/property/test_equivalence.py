@@ -32,7 +32,8 @@ from sentry_sdk.transport import HttpTransport
 from otel_sentry_asgi import sentry as bridge
 from otel_sentry_asgi._translate.resource import resource_defaults
 from otel_sentry_asgi._translate.segment import RequestFacts, to_transaction
-from otel_sentry_asgi.export import REMARKS, Clean, Exporter, Origin
+from otel_sentry_asgi.export import REMARKS, Clean, Exporter, Origin, trim
+from otel_sentry_asgi.testing import span as make_span
 from otel_sentry_exporters.envelope import EnvelopeExporter
 from otel_sentry_exporters.sdk import SdkExporter
 from tests.policies import OPEN, PRIVATE
@@ -381,6 +382,8 @@ def send(
     global_scope.set_client(client)
     try:
         assert type(client.transport) is HttpTransport
+        if not getattr(exporter, "trims", False):
+            trim(transaction)  # As the bridge does it.
         exporter.export(Clean(transaction), origin)
         assert exporter.force_flush(10.0)
         client.flush(timeout=10.0)
@@ -468,3 +471,37 @@ def test_both_exporters_send_the_same(
     sent = both(sentry, transaction, isolation, current, options, hooks, reprs, given)
     # Reports may be off.
     compare(*sent, profiled=profiled and options.get("send_client_reports", True))
+
+
+def large(children: int, **attributes: Any) -> Any:
+    made = [
+        make_span(f"child {i}", span_id=2 + i, parent=1, start=i, attributes=attributes)
+        for i in range(children)
+    ]
+    root, known = make_span(attributes=attributes), RequestFacts(request={"url": "/"})
+    transaction = to_transaction(root, made, event_id="e" * 32, facts=known, dropped=3)
+    return OPEN.clean(transaction).payload
+
+
+LARGE: dict[str, Callable[[], Any]] = {
+    "texts": lambda: large(150, text="a" * 8_000),
+    "attributes": lambda: large(2, **{f"field {number}": "v" * 1_000 for number in range(1_000)}),
+    "children": lambda: large(1_000, **{f"field {number}": "v" * 100 for number in range(20)}),
+    "all": lambda: large(60, **{f"field {number}": "v" * 900 for number in range(150)}),
+}
+HOOKS: dict[str, list[Any]] = {"none": [], "sdk": [TRUSTED[1]], "own": [adds_crumbs]}
+
+
+@pytest.mark.parametrize("hooks", HOOKS.values(), ids=HOOKS.keys())
+@pytest.mark.parametrize("make", LARGE.values(), ids=LARGE.keys())
+def test_both_exporters_leave_the_same_of_what_is_too_large(
+    sentry: Any, make: Callable[[], Any], hooks: list[Any]
+) -> None:
+    """The bridge trims for the one, the other sees to it when it encodes."""
+    content = {"tags": {"shop": "north"}, "extra": {"n": ["x"] * 9}, "contexts": {"app": {"a": 1}}}
+    options: dict[str, Any] = {"scrubber": lambda: None, "release": "shop@1"}
+    ours, theirs = both(sentry, make(), content, {}, options, [[], hooks, []], False, None)
+    compare(ours, theirs)
+    assert ours.reports["span", "buffer_overflow"] >= 3
+    ((_, [(_, payload, _)]),) = ours.envelopes
+    assert "_meta" in payload
