@@ -360,7 +360,7 @@ class Pipeline:
         facts: RequestFacts,
         decision: Decision,
     ) -> Transaction:
-        exchange = segment.exchange
+        exchange, asked = segment.exchange, self._asked or self._ask()
         is_own = segment.partial or (exchange is not None and exchange.is_root(root))
         trace_id = root.context.trace_id
         frozen = self._decisions.frozen(trace_id)
@@ -370,9 +370,7 @@ class Pipeline:
             event_id=event_hex(trace_id, root.context.span_id),
             facts=facts,
             sampling_context=(
-                None
-                if frozen is not None
-                else sampling_context(trace_id, self._ask().facts, decision)
+                None if frozen is not None else sampling_context(trace_id, asked.facts, decision)
             ),
             late=segment.late,
             dropped=segment.dropped,
@@ -388,7 +386,7 @@ class Pipeline:
                 rename(transaction, by_hand)
         if frozen:
             transaction["contexts"]["trace"]["dynamic_sampling_context"] = dict(frozen)
-        sentry.fill_defaults(transaction, facts_of(root.resource)[1])
+        sentry.fill_defaults(transaction, facts_of(root.resource)[1], asked.client.options)
         return transaction
 
     def _lost_spans(self, reason: str, spans: int, *, segments: int = 0) -> None:

@@ -267,10 +267,12 @@ def _time_of(crumb: Mapping[str, Any]) -> float:
     return float(time) if isinstance(time, (int, float)) else 0.0
 
 
-def fill_defaults(event: Any, defaults: Mapping[str, str]) -> None:
-    """Set what the client's options leave open. sentry-sdk's own default environment is such a
-    gap."""
-    given = options()
+def fill_defaults(
+    event: Any, defaults: Mapping[str, str], given: Mapping[str, Any] | None = None
+) -> None:
+    """Set what the client's options (*given*, or those of the client that is active now) leave
+    open. sentry-sdk's own default environment is such a gap."""
+    given = options() if given is None else given
     for key, value in defaults.items():
         chosen = given.get(key)
         if chosen is None or (key == "environment" and chosen == "production"):

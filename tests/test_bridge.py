@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
 import otel_sentry_asgi
+from otel_sentry_asgi import _guard, sentry
 from otel_sentry_asgi._active import active
 from otel_sentry_asgi._pipeline import MANY, SLICE, Pipeline
 from otel_sentry_asgi._scope import current_exchange
@@ -364,3 +365,35 @@ def test_records_of_logging_are_left_to_sentry_sdk_while_it_takes_them(
     entries = [entry for payload in service.items("log") for entry in payload["items"]]
     origins = [entry["attributes"]["sentry.origin"]["value"] for entry in entries]
     assert origins == ["auto.log.stdlib" if by_sdk else "auto.log.otel"]
+
+
+def test_another_client_has_its_own_policy_within_a_turn(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has gathered is taken in one turn, in which the client's options are read once."""
+    service = serve({"data_collection": {"user_info": True}}, settle=3_600.0)
+    export = service.exporter.export
+
+    def export_and_change(*given: Any) -> None:
+        export(*given)
+        sentry_sdk.init(dsn=DSN, transport=service.transport, traces_sample_rate=1.0)
+
+    monkeypatch.setattr(service.exporter, "export", export_and_change)
+    for name in ("first", "second"):
+        with service.tracer.start_as_current_span(name, attributes={"user.id": "7"}):
+            pass
+    service.provider.force_flush()
+    told = {one["transaction"]: one["contexts"]["trace"] for one in service.exporter.transactions}
+    assert told["first"]["data"]["user.id"] == "7"
+    assert "user.id" not in told["second"]["data"]
+
+
+def test_what_cannot_be_read_is_counted_as_lost(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve()
+    monkeypatch.setattr(_guard, "on_failure", lambda where, error: None)
+    monkeypatch.setattr(sentry, "ignored_spans", lambda: 1 / 0)
+    service.request("/orders", lambda: None)
+    service.provider.force_flush()
+    assert otel_sentry_asgi.stats()["lost.internal_sdk_error"] == 1

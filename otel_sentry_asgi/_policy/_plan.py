@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from otel_sentry_asgi._model import Data
@@ -47,9 +47,9 @@ class Plan:
         that are *free*, and maybe more."""
         changing, text = self._changing, None
         if leaving_plain := self._leaving_plain:
-            joined = _joined([values[key] for key in leaving_plain])
-            if joined is not None and is_plain(joined):
-                changing, text = self._changing_plain, joined
+            together = joined([values[key] for key in leaving_plain])
+            if together is not None and is_plain(together):
+                changing, text = self._changing_plain, together
         cleaned = values.copy() if type(values) is dict else dict(values)
         marked = list(self._filtered)
         cleaned.update(self._filtered)
@@ -69,6 +69,6 @@ class Plan:
         return cleaned, marked, text
 
 
-def _joined(values: list[Any]) -> str | None:
+def joined(values: Collection[Any]) -> str | None:
     """All in one text; None where a value may hold others."""
     return "\n".join(map(str, values)) if _SCALARS.issuperset(map(type, values)) else None

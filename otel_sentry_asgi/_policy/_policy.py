@@ -15,7 +15,7 @@ from otel_sentry_asgi._policy._decide import (
     rule_of,
 )
 from otel_sentry_asgi._policy._memo import Memo, Shapes
-from otel_sentry_asgi._policy._plan import Plan
+from otel_sentry_asgi._policy._plan import Plan, joined
 from otel_sentry_asgi._policy._remarks import mark, mark_all, removed
 from otel_sentry_asgi._policy._request import clean_request
 from otel_sentry_asgi._policy._rules import (
@@ -351,8 +351,12 @@ class Policy(Collection):
         """The application's own data: sentry-sdk sends it as it is, so only what the application
         itself names is filtered (*scrubbed*: where sentry-sdk's scrubber looks). Of a command line
         (sentry-sdk's ArgvIntegration) the program stays."""
-        cleaned: Data = {}
         terms = self.terms
+        if not terms and scrubbed.isdisjoint(map(str.lower, map(str, items))):
+            text = joined(items.values())
+            if text is not None and clean(text) == text:
+                return dict(items)
+        cleaned: Data = {}
         for key, value in items.items():
             name = str(key)
             if (terms and term_in(name, terms)) or (scrubbed and name.lower() in scrubbed):

@@ -46,8 +46,16 @@ def is_event_stream(message: Mapping[str, Any]) -> bool:
 
 def merged_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Lower-case names, values of repeated headers joined by a comma (cookies by a semicolon)."""
+    given = scope.get("headers") or ()
+    if type(given) is list or type(given) is tuple:
+        try:  # Nearly always all are bytes, and none is repeated.
+            all_of_them = {_names[name]: value.decode("latin-1") for name, value in given}
+            if len(all_of_them) == len(given):
+                return all_of_them
+        except (AttributeError, TypeError):
+            pass
     merged: dict[str, str] = {}
-    for raw_name, raw_value in scope.get("headers") or ():
+    for raw_name, raw_value in given:
         name = _names[raw_name] if type(raw_name) is bytes else _latin(raw_name).lower()
         value = raw_value.decode("latin-1") if type(raw_value) is bytes else _latin(raw_value)
         if name in merged:
