@@ -159,7 +159,8 @@ class Assembler:
                 segments.extend(self._give_up(trace, trace.roots.values()))
                 self._abandon(trace, trace.take_unknown())
         for one in [*pending, *self._deadlines]:
-            segments.extend(self._cut_late(one[2]))
+            if one[2].late:
+                segments.extend(self._cut_late(one[2]))
         # What is left are traces whose time has been put off.
         self._deadlines = [one for one in pending if one[3] is None and one[2].held]
         heapify(self._deadlines)
@@ -351,8 +352,9 @@ class Assembler:
 
     def _claim(self, trace: Trace, root: Root) -> list[Waiting]:
         mine = trace.claim(root)
-        self._release(trace, mine)
-        self._buffered -= len(mine)
+        if mine:
+            self._release(trace, mine)
+            self._buffered -= len(mine)
         return mine
 
     def _abandon(self, trace: Trace, spans: list[Waiting]) -> None:
@@ -393,7 +395,8 @@ class Assembler:
         """Forget the trace if nothing is live or waits in it."""
         if not trace.roots and not trace.late and not trace.held:
             self._traces.pop(trace.trace_id, None)
-            self._count_dropped(trace)
+            if trace.dropped:
+                self._count_dropped(trace)
 
     def _count_dropped(self, trace: Trace) -> None:
         dropped = trace.dropped + sum(root.dropped for root in trace.roots.values())
