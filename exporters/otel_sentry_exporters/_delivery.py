@@ -15,10 +15,10 @@
 from __future__ import annotations
 
 import contextvars
-import gzip
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -60,6 +60,18 @@ _AGAIN = "again"
 
 COMPRESS_FROM = 1_024
 """Bytes: what is smaller is one packet anyway."""
+
+_LEVEL = 1
+_GZIP_WINDOW = 16 + 13
+_MEMORY = 6
+"""A window of 8 KiB: the usual 32 take 40 us to set up, three times what a small envelope takes
+to compress, and spare nothing."""
+
+
+def _compressed(body: bytes) -> bytes:
+    gzip = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW, _MEMORY)
+    return gzip.compress(body) + gzip.flush()
+
 
 Done = Callable[[str | None, Counts], None]
 """Called from any thread with what was delivered, or with what is lost and a discard reason."""
@@ -126,7 +138,7 @@ class Delivery:
         until the next `wake`: threads that take turns for each envelope are dear."""
         encoding = None
         if len(body) >= COMPRESS_FROM:
-            body, encoding = gzip.compress(body, 1, mtime=0), "gzip"
+            body, encoding = _compressed(body), "gzip"
         parcel = Parcel(body, encoding, counts, self._clock())
         with self._lock:
             fits = not self._closed and self._bytes + len(body) <= self._max_bytes
