@@ -102,6 +102,11 @@ class Assembler:
         """Ended spans that wait: at most `max_buffered`, and `max_roots` more."""
         return self._buffered
 
+    @property
+    def has_open(self) -> bool:
+        """Whether a root has started and not ended."""
+        return bool(self._open)
+
     def started(self, context: SpanContext, exchange: Exchange | None, now: float) -> None:
         """Note that a local root has started."""
         trace = self._traces.get(context.trace_id) or self._add_trace(context.trace_id)

@@ -49,6 +49,10 @@ SLICE = 0.0002
 """Seconds of work after which the worker lets other threads run: less than a step of a request
 takes."""
 
+IDLE_SLICE = 0.001
+"""The same where no request is under way that would be sent: nobody may want the lock, and to give
+it up takes as long as a fifth of a transaction."""
+
 LONG_SLICE = 0.002
 """The same where more than `MANY` spans wait: a busy thread gives the lock back after 5 ms only,
 and the worker has to keep up."""
@@ -222,7 +226,10 @@ class Pipeline:
             self._slice_ends = time.monotonic() + self._slice()
 
     def _slice(self) -> float:
-        return SLICE if self._worker.waiting < MANY else LONG_SLICE
+        waiting = self._worker.waiting
+        if waiting >= MANY:
+            return LONG_SLICE
+        return SLICE if waiting or self._assembler.has_open else IDLE_SLICE
 
     def _take(self, item: Item, now: float) -> None:
         """Hand one item on. What cannot be is counted, and does not keep back those after it."""

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind
 import otel_sentry_asgi
 from otel_sentry_asgi import _guard, sentry
 from otel_sentry_asgi._active import active
-from otel_sentry_asgi._pipeline import MANY, SLICE, Pipeline
+from otel_sentry_asgi._pipeline import IDLE_SLICE, LONG_SLICE, MANY, SLICE, Pipeline
 from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi._worker import Worker
@@ -128,23 +128,39 @@ def test_the_event_loop_has_its_turn_in_the_middle_of_a_large_transaction(
     assert len(pauses) == 3 + 3  # And before the policy, before the exporter, and behind it.
 
 
-@pytest.mark.parametrize(("waiting", "often"), [(0, True), (MANY, False)])
-def test_the_worker_lets_others_run_seldom_where_many_spans_wait(
+@pytest.mark.parametrize(
+    ("waiting", "is_open", "length"),
+    [
+        (0, True, SLICE),
+        (1, False, SLICE),
+        (0, False, IDLE_SLICE),
+        (MANY, True, LONG_SLICE),
+        (MANY, False, LONG_SLICE),
+    ],
+)
+def test_the_worker_lets_others_run_the_oftener_the_more_likely_they_want_to(
     waiting: int,
-    often: bool,
+    is_open: bool,
+    length: float,
     serve: Callable[..., Service],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    serve()
+    service = serve()
     bridge = active()
     assert bridge is not None
     pipeline, now, slept = bridge.pipeline, [1.0], list[float]()
+    root = service.tracer.start_span("root")
+    if not is_open:
+        root.end()
+    service.provider.force_flush()
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append)
     monkeypatch.setattr(Worker, "waiting", waiting)
     monkeypatch.setattr("otel_sentry_asgi._pipeline.time", clock)
-    for now[0], slices in ((1.0, 1), (1.0 + 2 * SLICE, 1 + often), (1.1, 2 + often)):
+    pipeline._slice_ends = 0.0
+    for now[0], slices in ((1.0, 1), (1.0 + 0.9 * length, 1), (1.0 + 1.1 * length, 2)):
         pipeline._breathe()
         assert len(slept) == slices
+    root.end()
 
 
 def test_roots_that_overlap_in_one_context_do_not_hold_those_that_have_ended(
