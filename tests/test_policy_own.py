@@ -67,6 +67,17 @@ def test_a_memo_is_bounded() -> None:
     assert len(memo) <= MAX_KEYS
 
 
+@pytest.mark.parametrize("action", ["keep", "hash"])
+def test_secrets_are_taken_out_of_what_an_action_keeps_too(action: str) -> None:
+    own = with_(actions=(("shop.note", action),), hash_key="k")
+    event: Any = {
+        "request": {"headers": {"x-api-key": "opensesame"}},
+        "spans": [{"data": {"a": "1", "b": "2", "c": "3", "shop.note": "for opensesame"}}],
+    }
+    noted = own.clean(event).payload["spans"][0]["data"]["shop.note"]
+    assert noted == "for [Filtered]" if action == "keep" else noted.startswith("hmac:")
+
+
 def test_sets_of_keys_are_remembered_within_bounds() -> None:
     shapes = Shapes(len)
     for number in range(MAX_SHAPES + 10):

@@ -31,14 +31,16 @@ class Plan:
             for key, rule in of_keys
             if rule.clean not in (None, dropped, filtered)
         ]
+        self.free = [key for key in keys if is_free_text(key)]
+        """Keys that say nothing about their values."""
         leaving_plain = [key for key, _, leaves_plain in changing if leaves_plain]
+        seen = {*leaving_plain, *self._dropped, *self._filtered}
+        at_once = len(leaving_plain) >= _WORTH_A_LOOK and seen.issuperset(self.free)
         self._changing = [(key, clean) for key, clean, _ in changing]
         self._changing_plain = [
             (key, clean) for key, clean, leaves_plain in changing if not leaves_plain
         ]
-        self._leaving_plain = leaving_plain if len(leaving_plain) >= _WORTH_A_LOOK else []
-        self.free = [key for key in keys if is_free_text(key)]
-        """Keys that say nothing about their values."""
+        self._leaving_plain = leaving_plain if at_once else []
 
     def clean(
         self, values: Mapping[str, Any], around: Mapping[str, Any]

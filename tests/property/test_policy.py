@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from otel_sentry_asgi._policy import ACTIONS, BODIES, KeyValueRule, Policy
+from otel_sentry_asgi._policy._decide import is_free_text
 from otel_sentry_asgi._policy._rules import clean_query, clean_url, without_credentials
 from otel_sentry_asgi._policy._sql import without_literals
 from otel_sentry_asgi._policy._values import text_cleaner
@@ -131,6 +132,31 @@ def test_attributes_are_cleaned_together_as_each_by_its_rule(
     for key, value in attributes.items():
         one_by_one |= policy.attributes({key: value}, attributes)
     assert policy.attributes(attributes) == one_by_one
+
+
+@given(
+    policy=ANY_POLICY,
+    attributes=st.dictionaries(
+        st.sampled_from(["a", "b", "c", "nested", "q", "n", "exception.message", *_NAMED]),
+        st.sampled_from(["x", "opensesame", "?a=opensesame", 1, ["for opensesame", "y"]]),
+    ),
+)
+@example(
+    policy=Policy(actions=(("q", "keep"),)),
+    attributes={"a": "x", "b": "x", "c": "x", "q": "opensesame"},
+)
+def test_no_free_text_holds_a_secret_of_the_request(
+    policy: Policy, attributes: dict[str, Any]
+) -> None:
+    event: Any = {
+        "request": {"headers": {"x-api-key": "opensesame"}},
+        "contexts": {"trace": {"data": dict(attributes)}},
+        "spans": [{"data": dict(attributes)}],
+    }
+    clean: Any = policy.clean(event).payload
+    for data in (clean["contexts"]["trace"]["data"], clean["spans"][0]["data"]):
+        free = {key: value for key, value in data.items() if is_free_text(key)}
+        assert "opensesame" not in str(free)
 
 
 @given(query=TEXT, rule=RULES)
