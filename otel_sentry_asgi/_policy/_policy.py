@@ -189,10 +189,15 @@ class Policy(Collection):
 
     def text(self, text: str) -> str:
         """A name: no credentials, no query or fragment of a URL."""
-        if "//" not in text and "?" not in text and "#" not in text:
-            return text
-        plain = _URL_IN_NAME.sub(lambda match: _plain_url(match.group()), text)
-        return _CREDENTIALS.sub("//", plain)
+        for _ in range(_MOST_PASSES):
+            if "//" not in text and "?" not in text and "#" not in text:
+                return text
+            plain = _URL_IN_NAME.sub(lambda match: _plain_url(match.group()), text)
+            plain = _CREDENTIALS.sub("//", plain)
+            if plain == text:
+                return text
+            text = plain  # Once more: what stands around may be a URL now.
+        return _SIGNS.sub(" ", text)
 
     def free_text(self, text: str) -> str:
         """A message: no credentials of URLs, no forbidden parameters."""
@@ -425,6 +430,9 @@ def _plain_statement(statement: str, attributes: Mapping[str, Any]) -> str:
 # A URL with its scheme, or a path with a query or fragment.
 _URL_IN_NAME: Final = later(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S*|(?<!\S)/[^\s?#]*[?#]\S*")
 _CREDENTIALS: Final = later(r"//[^/\s]*@")
+_SIGNS: Final = later(r"//|[?#]")
+_MOST_PASSES: Final = 4
+"""After which a name is taken for hostile."""
 
 
 def _plain_url(url: str) -> str:

@@ -176,6 +176,9 @@ def test_a_clean_url_is_clean(url: str, rule: KeyValueRule) -> None:
 
 
 @given(text=TEXT)
+@example(text="B==/?@//?@//?@/?@/;=")
+@example(text="W:///x\n///M://E:x//\x03/@W")
+@example(text="B:" + "//?@" * 50)
 def test_a_clean_name_is_clean(text: str) -> None:
     once = PRIVATE.text(text)
     assert PRIVATE.text(once) == once
