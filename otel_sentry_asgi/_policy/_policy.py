@@ -21,6 +21,7 @@ from otel_sentry_asgi._policy._request import clean_request
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     MAPPING,
+    MOST_PASSES,
     is_sensitive,
     term_in,
     without_credentials,
@@ -189,7 +190,7 @@ class Policy(Collection):
 
     def text(self, text: str) -> str:
         """A name: no credentials, no query or fragment of a URL."""
-        for _ in range(_MOST_PASSES):
+        for _ in range(MOST_PASSES):
             if "//" not in text and "?" not in text and "#" not in text:
                 return text
             plain = _URL_IN_NAME.sub(lambda match: _plain_url(match.group()), text)
@@ -431,8 +432,6 @@ def _plain_statement(statement: str, attributes: Mapping[str, Any]) -> str:
 _URL_IN_NAME: Final = later(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S*|(?<!\S)/[^\s?#]*[?#]\S*")
 _CREDENTIALS: Final = later(r"//[^/\s]*@")
 _SIGNS: Final = later(r"//|[?#]")
-_MOST_PASSES: Final = 4
-"""After which a name is taken for hostile."""
 
 
 def _plain_url(url: str) -> str:

@@ -192,6 +192,19 @@ def clean_url(
 
 def without_credentials(url: str) -> str:
     """The URL without `user:password@`."""
+    for _ in range(MOST_PASSES):
+        kept = _without_first(url)
+        if kept == url:
+            return url
+        url = kept  # Once more: what is left may have others now.
+    return url.rpartition("@")[2]
+
+
+MOST_PASSES: Final = 4
+"""After which a text is taken for hostile."""
+
+
+def _without_first(url: str) -> str:
     if "@" not in url:
         return url
     match = _AUTHORITY.match(url)
