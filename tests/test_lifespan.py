@@ -223,7 +223,8 @@ def test_what_may_be_a_failed_start_up_passes_as_it_is(failure: BaseException) -
 
     with pytest.raises(type(failure)) as caught:
         run(raising(failure), bridge)
-    assert caught.value is failure
+    # Of a task's cancellation asyncio makes another before Python 3.11.
+    assert caught.value is failure or isinstance(failure, asyncio.CancelledError)
     assert of_errors(bridge) == []
     assert "end" not in bridge.calls
 
