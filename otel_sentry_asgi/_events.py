@@ -82,7 +82,7 @@ class Events:
                 self._link(event, context, exchange)
             if exchange is not None and exchange.root is not None:
                 contexts, defaults = facts_of(exchange.root.resource)
-                sentry.fill_defaults(event, defaults)
+                sentry.fill_defaults(event, defaults, sentry.options())
                 _add_contexts(event, contexts)
             return event
         self._stats.add("lost.internal_sdk_error")

@@ -323,7 +323,7 @@ class Pipeline:
     def _ask(self) -> _Asked:
         """What the client says: asked once a turn, as all its spans have ended before it, and again
         where there is another client."""
-        client, asked = sentry.client(), self._asked
+        client, asked = sentry.active_client(), self._asked
         if asked is None or asked.client is not client:
             policy = sentry.policy(self._settings)
             asked = self._asked = _Asked(client, policy, self._noise(), sentry.facts())

@@ -80,11 +80,6 @@ def have_scopes() -> None:
     sentry_sdk.get_current_scope()
 
 
-def client() -> Any:
-    """The client that is active now."""
-    return sentry_sdk.get_client()
-
-
 def options() -> Mapping[str, Any]:
     """The options of the client that is active now."""
     return sentry_sdk.get_client().options
@@ -267,12 +262,9 @@ def _time_of(crumb: Mapping[str, Any]) -> float:
     return float(time) if isinstance(time, (int, float)) else 0.0
 
 
-def fill_defaults(
-    event: Any, defaults: Mapping[str, str], given: Mapping[str, Any] | None = None
-) -> None:
-    """Set what the client's options (*given*, or those of the client that is active now) leave
-    open. sentry-sdk's own default environment is such a gap."""
-    given = options() if given is None else given
+def fill_defaults(event: Any, defaults: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    """Set what the client's options (*given*) leave open. sentry-sdk's own default environment is
+    such a gap."""
     for key, value in defaults.items():
         chosen = given.get(key)
         if chosen is None or (key == "environment" and chosen == "production"):

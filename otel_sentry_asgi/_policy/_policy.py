@@ -9,11 +9,7 @@ from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Trans
 from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
-from otel_sentry_asgi._policy._decide import (
-    Rule,
-    header_rule,
-    rule_of,
-)
+from otel_sentry_asgi._policy._decide import Rule, header_rule, rule_of
 from otel_sentry_asgi._policy._memo import Memo, Shapes
 from otel_sentry_asgi._policy._plan import Plan, joined
 from otel_sentry_asgi._policy._remarks import mark, mark_all, removed
@@ -27,12 +23,7 @@ from otel_sentry_asgi._policy._rules import (
     without_credentials,
 )
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
-from otel_sentry_asgi._policy._values import (
-    clean_strings,
-    clean_vars,
-    secrets_in,
-    text_cleaner,
-)
+from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
 
 P = TypeVar("P")
 

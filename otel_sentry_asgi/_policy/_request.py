@@ -32,9 +32,8 @@ def clean_request(
         cleaned["method"] = method
     url, query = get("url"), get("query_string")
     if url and isinstance(url, str):
-        if "?" in url or "#" in url or "@" in url:
-            url, _, own = clean_url(url, of.query, of.terms).partition("?")
-            query = query or own
+        url, _, own = clean_url(url, of.query, of.terms).partition("?")
+        query = query or own
         if url:
             cleaned["url"] = url
     if query and isinstance(query, str) and (text := clean_query(query, of.query, of.terms)):
