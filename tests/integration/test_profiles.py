@@ -19,8 +19,7 @@ import sentry_sdk
 from fastapi import FastAPI
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
-from sentry_sdk.profiler import teardown_profiler
-from sentry_sdk.profiler.continuous_profiler import teardown_continuous_profiler
+from sentry_sdk.profiler import continuous_profiler, teardown_profiler
 
 import otel_sentry_asgi
 from tests.support.kent import Kent
@@ -36,7 +35,7 @@ Init = Callable[..., None]
 def _no_profiler_is_left() -> Iterator[None]:
     yield
     teardown_profiler()
-    teardown_continuous_profiler()
+    continuous_profiler.teardown_continuous_profiler()
 
 
 def samples_here() -> int:
@@ -51,6 +50,18 @@ def until_seen() -> None:
     deadline = time.monotonic() + 10
     while samples_here() < 5:
         sum(range(100))
+        assert time.monotonic() < deadline
+
+
+def until_in_a_chunk(function: str, wait: Callable[[], object]) -> None:
+    """Wait until the continuous profiler, if one runs, has met the function."""
+    scheduler: Any = continuous_profiler._scheduler
+    deadline = time.monotonic() + 10
+    while scheduler is not None and scheduler.running:
+        wait()
+        met = [frame["function"] for frame in list(scheduler.buffer.chunk.frames)]
+        if any(name.endswith(function) for name in met):
+            break
         assert time.monotonic() < deadline
 
 
@@ -139,9 +150,9 @@ def make_app() -> FastAPI:
         for _ in in_threads.unprofiled():
             pass
 
-    @app.get("/loop_for_a_while")
-    async def on_the_loop_for_a_while() -> None:
-        compute()
+    @app.get("/computing")
+    async def computing() -> None:
+        until_in_a_chunk("compute", compute)
 
     @app.get("/fast")
     async def fast() -> None:
@@ -149,7 +160,7 @@ def make_app() -> FastAPI:
 
     @app.get("/napping")
     def napping() -> None:
-        time.sleep(0.1)
+        until_in_a_chunk("napping", lambda: time.sleep(0.01))
 
     return app
 
@@ -303,7 +314,7 @@ def test_the_continuous_profile_by_hand(kent: Kent, init: Init) -> None:
     otel_sentry_asgi.uninstrument()
     kent.reset()
     sentry_sdk.profiler.start_profiler()
-    drive("/napping", "/loop_for_a_while")
+    drive("/napping", "/computing")
     sentry_sdk.profiler.stop_profiler()
     sentry_sdk.flush()
     (chunk,) = kent.wait_for(lambda kent: kent.of_type("profile_chunk"))
@@ -323,8 +334,9 @@ provider = TracerProvider()
 trace.set_tracer_provider(provider)
 
 async def busy(scope, receive, send):
-    end = time.monotonic() + 0.2
-    while time.monotonic() < end:
+    profile = sentry_sdk.get_isolation_scope().profile
+    deadline = time.monotonic() + 10
+    while profile is not None and len(profile.samples) < 5 and time.monotonic() < deadline:
         sum(range(100))
     await hello(scope, receive, send)
 
