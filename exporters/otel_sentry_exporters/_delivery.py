@@ -1,9 +1,10 @@
 """Delivery of encoded envelopes: a queue bounded in bytes, and threads that hold a connection each.
 
-1. What is put waits in one queue. There is one thread as long as Sentry is near. When what waits
-   has waited for `PATIENCE` and an answer takes longer than `FAR`, or none comes for `STALLED`,
-   there is one more, up to `MAX_CONNECTIONS`. One that has nothing to do for `IDLE` ends, the last
-   one after `LAST_IDLE`: a delivery that is not used any more holds nothing.
+1. What is put waits in one queue. There is one thread as long as that sends it in time. While
+   what waits has waited for `LATE`, be it that Sentry is far, that it hangs, or that the process is
+   never idle and each of our threads waits for the interpreter's lock, there is one more each
+   `LATE`, up to `MAX_CONNECTIONS`. One that has nothing to do for `IDLE` ends, the last one after
+   `LAST_IDLE`: a delivery that is not used any more holds nothing.
 2. What could not be sent for want of a connection goes back to the head of the queue, and one
    thread tries again, after pauses that grow up to `LONGEST_PAUSE`. What does not fit into the
    queue meanwhile is lost as `queue_overflow`.
@@ -32,16 +33,13 @@ MAX_CONNECTIONS = 32
 """With 50 ms to Sentry these are 600 envelopes a second."""
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Bytes that wait or are under way, as they are sent."""
+"""Bytes that wait or are under way, compressed but for the last `CROWDED` or so."""
 
 PATIENCE = 0.025
-"""Seconds that the head of the queue may wait before another connection is thought of."""
+"""Seconds that the head of the queue may wait before somebody is woken unasked."""
 
-FAR = 0.01
-"""Seconds for an answer, above which more connections send more: below it the time is our own."""
-
-STALLED = 1.0
-"""Seconds without any answer, after which the threads there are hang."""
+LATE = 0.05
+"""Seconds that it may wait before there is another connection, and from one to the next."""
 
 IDLE = 10.0
 """Seconds after which a thread that has nothing to do ends, but for the last one."""
@@ -61,6 +59,11 @@ _AGAIN = "again"
 COMPRESS_FROM = 1_024
 """Bytes: what is smaller is one packet anyway."""
 
+CROWDED = 256 * 1024
+"""Bytes that wait, at most a quarter of the queue, from which on what is put is compressed before.
+Below, by the thread that sends it: to compress means to give up the interpreter's lock, after which
+a busy event loop has the worker wait for 5 ms."""
+
 _LEVEL = 1
 _GZIP_WINDOW = 16 + 13
 _MEMORY = 6
@@ -68,9 +71,12 @@ _MEMORY = 6
 to compress, and spare nothing."""
 
 
-def _compressed(body: bytes) -> bytes:
+def _compressed(parcel: Parcel) -> Parcel:
+    """*parcel* with its body compressed, where that is worth it and has not been done."""
+    if parcel.encoding is not None or len(parcel.body) < COMPRESS_FROM:
+        return parcel
     gzip = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW, _MEMORY)
-    return gzip.compress(body) + gzip.flush()
+    return parcel._replace(body=gzip.compress(parcel.body) + gzip.flush(), encoding="gzip")
 
 
 Done = Callable[[str | None, Counts], None]
@@ -104,6 +110,7 @@ class Delivery:
         self._connect = connect
         self._tell = done
         self._max_bytes = max_bytes
+        self._crowded = min(CROWDED, max_bytes // 4)
         self._clock = clock
         self._posters: set[Poster] = set()
         self._begin()
@@ -121,9 +128,7 @@ class Delivery:
         self._is_unanswered = False
         """Whether the last upload had no answer."""
         self._resume_at = 0.0
-        self._round_trip: float | None = None
-        self._answered_at = self._clock()
-        self._complain_at = self._answered_at
+        self._more_at = self._complain_at = self._clock()
         self._closed = self._called = False
 
     def begin_in_child(self) -> None:
@@ -134,12 +139,12 @@ class Delivery:
         self._begin()
 
     def put(self, body: bytes, counts: Counts, *, wake: bool = True) -> None:
-        """Queue an envelope, compressed where that is worth it. Without *wake* it may lie there
-        until the next `wake`: threads that take turns for each envelope are dear."""
-        encoding = None
-        if len(body) >= COMPRESS_FROM:
-            body, encoding = _compressed(body), "gzip"
-        parcel = Parcel(body, encoding, counts, self._clock())
+        """Queue an envelope. Without *wake* it may lie there until the next `wake`: threads that
+        take turns for each envelope are dear."""
+        parcel = Parcel(body, None, counts, self._clock())
+        if self._bytes >= self._crowded:
+            parcel = _compressed(parcel)
+            body = parcel.body
         with self._lock:
             fits = not self._closed and self._bytes + len(body) <= self._max_bytes
             starts = False
@@ -159,6 +164,10 @@ class Delivery:
             starts = self._call(self._clock())
         if starts:
             self._start()
+
+    def is_healthy(self) -> bool:
+        """Whether the queue is not half full."""
+        return self._bytes <= self._max_bytes // 2
 
     def is_clear(self) -> bool:
         """Whether nothing waits or is under way, and the last upload had an answer: else the next
@@ -199,25 +208,19 @@ class Delivery:
         """See to it that somebody takes what waits; True if that needs a new thread. Locked."""
         if not self._queue.first:
             return False
-        is_far = self._is_far(now)
-        if self._idle and (is_far or not self._called):
-            self._called = True
-            self._work.notify()
-        elif not self._threads or (
-            is_far
-            and not self._idle
-            and not self._failures
-            and now - self._queue.first[0].since > PATIENCE
-            and self._threads < MAX_CONNECTIONS
-        ):
-            self._threads += 1
-            return True
-        return False
-
-    def _is_far(self, now: float) -> bool:
-        """Whether another connection would send more. Locked."""
-        is_slow = self._round_trip is None or self._round_trip > FAR
-        return is_slow or (self._under_way > 0 and now - self._answered_at > STALLED)
+        is_late = now - self._queue.first[0].since > LATE
+        if self._idle:
+            if is_late or not self._called:
+                self._called = True
+                self._work.notify()
+            return False
+        if self._threads:
+            is_time = is_late and now >= self._more_at
+            if not is_time or self._failures or self._threads >= MAX_CONNECTIONS:
+                return False
+        self._more_at = now + LATE
+        self._threads += 1
+        return True
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="otel-sentry-upload", daemon=True)
@@ -258,13 +261,9 @@ class Delivery:
             if until is not None and (now >= until or pause or not self._queue.first):
                 return None
             if self._queue.first and not pause:
-                if not self._under_way:
-                    self._answered_at = now
                 self._under_way += 1
                 return self._queue.popleft()
             is_last = self._threads == 1
-            if not self._queue.first and not is_last and not self._is_far(now):
-                return None
             self._idle += 1
             woken = self._work.wait(pause or (LAST_IDLE if is_last else IDLE))
             self._idle -= 1
@@ -292,11 +291,11 @@ class Delivery:
         """None if it was taken, a discard reason if it is lost, or `_AGAIN`."""
         if self.limits.are_over(parcel.counts[0][0]):
             return "ratelimit_backoff"
-        begin = self._clock()
-        timeout = None if until is None else until - begin
+        timeout = None if until is None else until - self._clock()
         self._is_unanswered = True
         try:
-            response = poster.post(parcel.body, encoding=parcel.encoding, timeout=timeout)
+            packed = _compressed(parcel)
+            response = poster.post(packed.body, encoding=packed.encoding, timeout=timeout)
         except NotConnected as error:
             self._complain("no way to Sentry, trying again: %s", error)
             return _AGAIN
@@ -306,8 +305,6 @@ class Delivery:
         self._is_unanswered = False
         self.limits.update(response.status, response.headers)
         with self._lock:
-            self._answered_at = self._clock()
-            self._round_trip = self._answered_at - begin
             if self._failures:
                 self._failures = 0
                 self._work.notify_all()
