@@ -32,6 +32,7 @@ def decide_trace(
     """
     trace_id = span_context.trace_id
     rate, sampler, factor = sentry.tracing_of(client)
+    factor = max(factor, decisions.pressure.factor)
     by_otel = consistent(trace_id, span_context.trace_state)
     sampled = received.sampled if received is not None else None
     rand = received_rand(trace_id, received.context, sampled) if received is not None else None

@@ -59,6 +59,20 @@ and the worker has to keep up."""
 
 MANY = 300
 
+PAUSE = 0.004
+"""Seconds that the worker sleeps where more than `MANY` spans wait and somebody wanted the lock. To
+wait for that of a busy event loop means to be woken in vain each time that it reads or writes."""
+
+WANTED = 0.0002
+"""Seconds that it takes at least to get the lock back from a thread that wanted it."""
+
+LAGGING = 0.25
+"""Seconds: a turn that takes longer, while more than `MANY` spans wait for the next, shows that
+there are more traces than can be sent."""
+
+KEEPING_UP = 0.1
+"""Seconds: a turn that takes less shows that there are not."""
+
 MAX_UNSAMPLED = 1_000
 """Spans of traces that are not sent, after which the worker is woken to count them."""
 
@@ -94,6 +108,7 @@ class Pipeline:
         self._settings = settings
         self._exporter = exporter
         self._rest: Callable[[], None] | None = getattr(exporter, "rest", None)
+        self._can_send: Callable[[], bool] = getattr(exporter, "is_healthy", lambda: True)
         self._trims = bool(getattr(exporter, "trims", False))
         self._lose: Callable[[str, Counts], None] = getattr(exporter, "lose", sentry.lose)
         self._stats = stats
@@ -104,6 +119,7 @@ class Pipeline:
         self._clock = clock
         self._closing = False
         self._slice_ends = 0.0
+        self._turn_began = 0.0
         self._known_noise: tuple[Any, Noise] | None = None
         self._asked: _Asked | None = None
         self.traffic = OwnTraffic()
@@ -190,10 +206,8 @@ class Pipeline:
     def _turn(self, items: list[Item], flush: bool) -> float | None:
         token = otel_context.attach(_suppressed())
         try:
-            now = self._clock()
+            now = self._turn_began = self._clock()
             sentry.have_scopes()
-            with contained("monitor"):
-                sentry.watch_pressure()
             self._profiles.watch()
             self._count_unsampled()
             for item in items:
@@ -213,7 +227,10 @@ class Pipeline:
             if segments and self._rest is not None:
                 with contained("exporter"):
                     self._rest()
-            times = (self._assembler.next_due(), self._tidy(now, flush))
+            with contained("backpressure"):
+                self._look_at_pressure(turn_is_over=True)
+            due = self._decisions.pressure.next_due()
+            times = (self._assembler.next_due(), self._tidy(now, flush), due)
             return min((at for at in times if at is not None), default=None)
         finally:
             self._asked = None
@@ -221,9 +238,26 @@ class Pipeline:
 
     def _breathe(self) -> None:
         """Give up the interpreter's lock where it is time: the event loop's turn."""
-        if time.monotonic() > self._slice_ends:
+        began = time.monotonic()
+        if began > self._slice_ends:
             time.sleep(0)
+            if self._worker.waiting >= MANY:
+                if time.monotonic() - began > WANTED:
+                    time.sleep(PAUSE)
+                self._look_at_pressure(turn_is_over=False)
             self._slice_ends = time.monotonic() + self._slice()
+
+    def _look_at_pressure(self, *, turn_is_over: bool) -> None:
+        """See whether more comes than can be sent, and have less sampled then."""
+        pressure, now = self._decisions.pressure, self._clock()
+        taken = now - self._turn_began
+        is_behind = taken > LAGGING and self._worker.waiting >= MANY
+        if not sentry.handles_backpressure():
+            pressure.factor = 0
+        elif is_behind or not self._can_send():
+            pressure.look(now, is_strained=True)
+        elif turn_is_over and taken < KEEPING_UP:
+            pressure.look(now, is_strained=False)
 
     def _slice(self) -> float:
         waiting = self._worker.waiting

@@ -69,6 +69,9 @@ class Exporter(Protocol):
     Payloads are no larger than `LIMIT`, but for an exporter that has a true attribute `trims`: it
     calls `trim` itself for what is larger when it is encoded.
 
+    One that can tell may have a method `is_healthy()`, called after each turn of the worker: False
+    while more is given to it than it can send. Fewer traces are sampled then.
+
     One that knows better than the client when a report arrives may have a method
     `lose(reason, counts)`, with pairs of one of Sentry's categories and a quantity, for what is
     lost before it is exported. It is called from any thread, also those of requests.

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.sampling import Decision as OtelDecision
 from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 
 from otel_sentry_asgi._patterns import later
+from otel_sentry_asgi._pressure import Pressure
 
 TracesSampler = Callable[[dict[str, Any]], object]
 
@@ -215,6 +216,8 @@ class Decisions:
 
     def clear(self) -> None:
         """Forget everything, also who holds a lock: after a fork that may be nobody."""
+        self.pressure = Pressure()
+        """By which those that follow are made."""
         self._made: _Latest[_Known] = _Latest()
         self._frozen: _Latest[dict[str, str]] = _Latest()
         self.known = self._made.get

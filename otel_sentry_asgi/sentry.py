@@ -143,11 +143,14 @@ def ignored_statuses() -> Collection[int]:
     return options().get("trace_ignore_status_codes") or ()
 
 
-def watch_pressure() -> None:
-    """See to it that the client's monitor is at work."""
+def handles_backpressure() -> bool:
+    """Whether the client does (`enable_backpressure_handling`); sees to it that its monitor is at
+    work."""
     monitor = sentry_sdk.get_client().monitor
-    if monitor is not None:
-        monitor.is_healthy()
+    if monitor is None:
+        return False
+    monitor.is_healthy()
+    return True
 
 
 def continuation() -> tuple[str | None, bool]:

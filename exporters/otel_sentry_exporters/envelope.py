@@ -77,6 +77,11 @@ class EnvelopeExporter:
             if route.delivery is not None:
                 route.delivery.wake()
 
+    def is_healthy(self) -> bool:
+        """False while more is queued than is sent."""
+        latest = self._latest
+        return latest is None or latest.delivery is None or latest.delivery.is_healthy()
+
     def lose(self, reason: str, counts: Counts) -> None:
         """Report what was lost before it got here."""
         client: Any = sentry_sdk.get_client()
