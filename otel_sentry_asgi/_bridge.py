@@ -45,7 +45,7 @@ from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.segment import NO_REQUEST, transaction_name
 from otel_sentry_asgi._translate.span import is_asgi_event, is_local_root
 from otel_sentry_asgi.export import Exporter
-from otel_sentry_asgi.sampling import Decisions
+from otel_sentry_asgi.sampling import Decisions, Known
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -150,7 +150,7 @@ class Bridge:
         if self.settings.keep_asgi_spans or not is_asgi_event(span):
             exchange = current_exchange.get()
             known = self.decisions.known(span.context.trace_id)
-            if known is None or known[0] or (self.settings.keep_failed and known[1] is not None):
+            if known is None or self._may_be_sent(known):
                 if self.profiles.on:
                     self.profiles.span_ended(span, exchange)
                 self.pipeline.ended(span, exchange, wake=exchange is None or is_local_root(span))
@@ -160,6 +160,18 @@ class Bridge:
                 exchange.ended(span)
         if self._units and is_local_root(span):
             self._unit_ended(span)
+
+    def finished(self, exchange: Exchange) -> None:
+        """A request has ended. Of one that is not sent nobody asks for the spans any more, and a
+        server may hold its context, and so the exchange, for as long as a connection lasts."""
+        current = exchange.current
+        known = self.decisions.known(current.trace_id) if current is not None else None
+        if known is not None and not exchange.awaited and not self._may_be_sent(known):
+            exchange.trail = None
+
+    def _may_be_sent(self, known: Known) -> bool:
+        """Whether the segments of a trace with that decision go to the worker."""
+        return known[0] or (self.settings.keep_failed and known[1] is not None)
 
     def _unit_ended(self, root: ReadableSpan) -> None:
         """A local root has ended that may be a unit of work outside of requests."""

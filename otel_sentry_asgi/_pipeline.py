@@ -151,6 +151,8 @@ class Pipeline:
         # `events` is a copy made under a lock.
         if getattr(span, "_events", True) and any(e.name == "exception" for e in span.events):
             self._worker.put((_UNSAMPLED, span, exchange), wake=True)
+            if exchange is not None:
+                exchange.awaited = True
         if reason is not None:
             self._note_unsampled(reason)
 

@@ -65,6 +65,7 @@ class Exchange:
     __slots__ = (
         "__weakref__",
         "asgi_scope",
+        "awaited",
         "body",
         "cancelled",
         "current",
@@ -109,6 +110,8 @@ class Exchange:
         """The response is an event stream."""
         self.cancelled = cancelled
         """The client left before the response was complete."""
+        self.awaited = False
+        """The worker is yet to report an exception that an unsampled span of it has as text."""
         self.body: Body | None = None
         self.sent_request: Data | None = None
         """A copy of the request as the policy has left it in the transaction, while that is being

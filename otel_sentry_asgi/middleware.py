@@ -137,6 +137,7 @@ class _Request:
             try:
                 self._scope.pop(MARK, None)
                 exchange.freeze()
+                self._bridge.finished(exchange)
             finally:
                 self._leave(exchange)
         except BaseException as failure:

@@ -46,8 +46,8 @@ class Decision(NamedTuple):
     """Why not, as Sentry's client reports say it; None when sampled or with tracing off."""
 
 
-_Known = tuple[bool, float | None, float, str | None]
-"""The fields of a `Decision`."""
+Known = tuple[bool, float | None, float, str | None]
+"""The fields of a `Decision`, as a plain tuple."""
 
 
 def sample_rand(trace_id: int) -> float:
@@ -218,7 +218,7 @@ class Decisions:
         """Forget everything, also who holds a lock: after a fork that may be nobody."""
         self.pressure = Pressure()
         """By which those that follow are made."""
-        self._made: _Latest[_Known] = _Latest()
+        self._made: _Latest[Known] = _Latest()
         self._frozen: _Latest[dict[str, str]] = _Latest()
         self.known = self._made.get
         """As `get`, as a plain tuple: for the end of each span."""

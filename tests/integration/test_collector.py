@@ -16,6 +16,7 @@ from opentelemetry.trace import Span
 
 import otel_sentry_asgi
 from otel_sentry_asgi import Settings
+from otel_sentry_asgi._active import active
 from otel_sentry_asgi.export import Clean, Exporter, Origin
 from otel_sentry_exporters.envelope import EnvelopeExporter
 from tests.integration.conftest import Service
@@ -43,6 +44,8 @@ class Running:
     def __init__(self, exporter: Exporter | None = None, **settings: Any) -> None:
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.left_open: list[Span] = []
+        self.held: list[contextvars.Context] | None = None
+        """If a list: the contexts of requests, as servers hold them in timers of connections."""
         otel_sentry_asgi.instrument(
             tracer_provider=self.provider,
             exporter=exporter or Discard(),
@@ -55,12 +58,15 @@ class Running:
         sentry_sdk.set_tag("shop", "north")
         tracer = self.provider.get_tracer("shop")
         for name in ("price", "stock"):
-            with tracer.start_as_current_span(name):
-                pass
+            with tracer.start_as_current_span(name) as span:
+                if scope["path"] == "/told":
+                    span.add_event("exception", {"exception.type": "E", "exception.message": name})
         if scope["path"] == "/late":
             self.left_open.append(tracer.start_span("late"))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{}"})
+        if self.held is not None:
+            self.held.append(contextvars.copy_context())
 
     async def request(self, path: str = "/orders") -> None:
         async def receive() -> dict[str, Any]:
@@ -101,6 +107,33 @@ def test_of_a_request_that_was_sent_little_is_kept(init: Init) -> None:
 def test_of_a_request_that_is_not_sampled_nothing_is_kept(init: Init) -> None:
     init(traces_sample_rate=0.0)
     assert Running().kept() < 2
+
+
+def test_a_context_that_a_server_holds_keeps_no_spans_of_a_request_that_is_not_sampled(
+    init: Init,
+) -> None:
+    """asyncio does not let go of the context of a timer that was cancelled, and uvicorn has one for
+    each response: a hundred requests, and more."""
+    init(traces_sample_rate=0.0)
+    running = Running()
+    running.held = []
+    running.requests(20)
+    assert running.provider.force_flush()
+    assert ended_spans() == 0
+
+
+def test_an_exception_that_the_worker_reports_later_has_the_spans_before_it(
+    init: Init, kent: Kent, otlp: OtlpReceiver
+) -> None:
+    init(traces_sample_rate=0.0)
+    running, bridge = Running(EnvelopeExporter()), active()
+    assert bridge is not None
+    with bridge.pipeline._worker._turn_lock:
+        asyncio.run(running.request("/told"))
+    assert running.provider.force_flush()
+    told = [one["breadcrumbs"]["values"] for one in Service(kent, otlp).errors]
+    assert len(told) == 2
+    assert all({"price", "stock"} <= {crumb["message"] for crumb in crumbs} for crumbs in told)
 
 
 @pytest.mark.parametrize(("keep", "spans"), [(False, 3), (True, 6)])
