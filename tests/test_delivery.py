@@ -6,11 +6,9 @@ import os
 import random
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +21,6 @@ from otel_sentry_exporters import _delivery
 from otel_sentry_exporters._backlog import Counts
 from otel_sentry_exporters._delivery import (
     COMPRESS_FROM,
-    CROWDED,
     LATE,
     LONGEST_PAUSE,
     MAX_CONNECTIONS,
@@ -167,34 +164,6 @@ def test_what_is_put_without_waking_does_not_wait_for_long(make: Make) -> None:
     clock.advance(PATIENCE * 1.1)
     delivery.put(b"x", counts(), wake=False)
     wait(lambda: way.reasons() == {None: 2})
-
-
-def test_the_thread_that_sends_compresses_unless_much_waits(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The worker would have to wait for the interpreter's lock after each."""
-    by: list[threading.Thread] = []
-
-    def compressobj(*given: Any) -> Any:
-        by.append(threading.current_thread())
-        return zlib.compressobj(*given)
-
-    monkeypatch.setattr(_delivery, "zlib", SimpleNamespace(compressobj=compressobj, DEFLATED=8))
-    way = Way()
-    delivery = make(way)
-    body = os.urandom(CROWDED // 4)
-    delivery.put(body, counts())
-    assert delivery.flush(LONG)
-    [thread] = by
-    assert thread is not threading.current_thread()
-    way.go_on.clear()
-    for number in range(8):
-        delivery.put(body, counts())
-        assert by.count(threading.current_thread()) == max(0, number - 3)
-    way.go_on.set()
-    assert delivery.flush(LONG)
-    assert len(by) == 9
-    assert way.posted == [body] * 9
 
 
 def test_more_than_half_a_queue_is_not_healthy(make: Make) -> None:

@@ -33,7 +33,7 @@ MAX_CONNECTIONS = 32
 """With 50 ms to Sentry these are 600 envelopes a second."""
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Bytes that wait or are under way, compressed but for the last `CROWDED` or so."""
+"""Bytes that wait or are under way, as they are sent."""
 
 PATIENCE = 0.025
 """Seconds that the head of the queue may wait before somebody is woken unasked."""
@@ -59,11 +59,6 @@ _AGAIN = "again"
 COMPRESS_FROM = 1_024
 """Bytes: what is smaller is one packet anyway."""
 
-CROWDED = 256 * 1024
-"""Bytes that wait, at most a quarter of the queue, from which on what is put is compressed before.
-Below, by the thread that sends it: to compress means to give up the interpreter's lock, after which
-a busy event loop has the worker wait for 5 ms."""
-
 _LEVEL = 1
 _GZIP_WINDOW = 16 + 13
 _MEMORY = 6
@@ -71,12 +66,9 @@ _MEMORY = 6
 to compress, and spare nothing."""
 
 
-def _compressed(parcel: Parcel) -> Parcel:
-    """*parcel* with its body compressed, where that is worth it and has not been done."""
-    if parcel.encoding is not None or len(parcel.body) < COMPRESS_FROM:
-        return parcel
+def _compressed(body: bytes) -> bytes:
     gzip = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW, _MEMORY)
-    return parcel._replace(body=gzip.compress(parcel.body) + gzip.flush(), encoding="gzip")
+    return gzip.compress(body) + gzip.flush()
 
 
 Done = Callable[[str | None, Counts], None]
@@ -110,7 +102,6 @@ class Delivery:
         self._connect = connect
         self._tell = done
         self._max_bytes = max_bytes
-        self._crowded = min(CROWDED, max_bytes // 4)
         self._clock = clock
         self._posters: set[Poster] = set()
         self._begin()
@@ -139,12 +130,12 @@ class Delivery:
         self._begin()
 
     def put(self, body: bytes, counts: Counts, *, wake: bool = True) -> None:
-        """Queue an envelope. Without *wake* it may lie there until the next `wake`: threads that
-        take turns for each envelope are dear."""
-        parcel = Parcel(body, None, counts, self._clock())
-        if self._bytes >= self._crowded:
-            parcel = _compressed(parcel)
-            body = parcel.body
+        """Queue an envelope, compressed where that is worth it. Without *wake* it may lie there
+        until the next `wake`: threads that take turns for each envelope are dear."""
+        encoding = None
+        if len(body) >= COMPRESS_FROM:
+            body, encoding = _compressed(body), "gzip"
+        parcel = Parcel(body, encoding, counts, self._clock())
         with self._lock:
             fits = not self._closed and self._bytes + len(body) <= self._max_bytes
             starts = False
@@ -210,7 +201,7 @@ class Delivery:
             return False
         is_late = now - self._queue.first[0].since > LATE
         if self._idle:
-            if is_late or not self._called:
+            if is_late or (self._idle == self._threads and not self._called):
                 self._called = True
                 self._work.notify()
             return False
@@ -294,8 +285,7 @@ class Delivery:
         timeout = None if until is None else until - self._clock()
         self._is_unanswered = True
         try:
-            packed = _compressed(parcel)
-            response = poster.post(packed.body, encoding=packed.encoding, timeout=timeout)
+            response = poster.post(parcel.body, encoding=parcel.encoding, timeout=timeout)
         except NotConnected as error:
             self._complain("no way to Sentry, trying again: %s", error)
             return _AGAIN
