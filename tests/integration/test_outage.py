@@ -109,7 +109,7 @@ def test_a_full_queue_is_little_more_than_its_bytes_and_then_the_memory_is_given
         before, full, after = map(float, child.read().split())
     size = 16 * 1024 * 1024 / 1e6
     assert size < full - before < size * 1.2
-    assert after - before < 3
+    assert after - before < 5  # A few threads have helped to send it.
 
 
 if __name__ == "__main__":
