@@ -439,6 +439,26 @@ def test_there_are_more_if_those_there_are_hang(make: Make) -> None:
     assert delivery.flush(LONG)
 
 
+def test_one_that_has_nothing_to_do_is_there_for_what_comes_while_another_hangs(make: Make) -> None:
+    clock, way = HandClock(), Way()
+    delivery = make(way, clock=clock)
+    way.go_on.clear()
+    delivery.put(b"x", counts())
+    wait(lambda: way.at_once == 1)
+    delivery.put(b"x", counts())
+    clock.advance(LATE * 1.1)
+    delivery.put(b"x", counts())
+    wait(lambda: way.at_once == 2)
+    way.go_on.set()
+    assert delivery.flush(LONG)
+    wait(lambda: delivery._idle == 2)
+    way.go_on.clear()
+    for number in (1, 2):
+        delivery.put(b"x", counts())
+        wait(lambda number=number: way.at_once == number)  # type: ignore[misc]
+    way.go_on.set()
+
+
 def test_threads_that_have_nothing_to_do_end_and_are_there_again(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

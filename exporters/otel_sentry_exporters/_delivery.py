@@ -195,13 +195,14 @@ class Delivery:
 
     # -- the threads; what is called with the lock held says so ---------------------------------
 
-    def _call(self, now: float) -> bool:
-        """See to it that somebody takes what waits; True if that needs a new thread. Locked."""
+    def _call(self, now: float, *, is_taking: bool = False) -> bool:
+        """See to it that somebody takes what waits, other than a thread *is_taking* it already
+        unless it is late; True if that needs a new thread. Locked."""
         if not self._queue.first:
             return False
         is_late = now - self._queue.first[0].since > LATE
         if self._idle:
-            if is_late or (self._idle == self._threads and not self._called):
+            if is_late or not (is_taking or self._called):
                 self._called = True
                 self._work.notify()
             return False
@@ -237,7 +238,7 @@ class Delivery:
         """The next envelope, as soon as there is one; None when the thread is to end."""
         with self._lock:
             parcel = self._next(until)
-            starts = parcel is not None and self._call(self._clock())
+            starts = parcel is not None and self._call(self._clock(), is_taking=True)
             if parcel is None and until is None:
                 self._threads -= 1
         if starts:
