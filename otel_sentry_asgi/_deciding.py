@@ -36,6 +36,7 @@ def decide_trace(
     by_otel = consistent(trace_id, span_context.trace_state)
     sampled = received.sampled if received is not None else None
     rand = received_rand(trace_id, received.context, sampled) if received is not None else None
+    parent_rate = to_number(received.context.get("sample_rate")) if received is not None else None
     if rand is None and by_otel is not None:
         rand = by_otel[0]
 
@@ -44,7 +45,7 @@ def decide_trace(
         if received is not None:
             if sampled is not None:
                 given["parent_sampled"] = sampled
-            given["parent_sample_rate"] = to_number(received.context.get("sample_rate"))
+            given["parent_sample_rate"] = parent_rate
         return given
 
     try:
@@ -54,6 +55,7 @@ def decide_trace(
             sampler=sampler,
             sampling_context=asked,
             parent_sampled=sampled,
+            parent_rate=parent_rate,
             rand=rand,
             downsample=factor,
         )
@@ -62,7 +64,7 @@ def decide_trace(
             raise
         decision = Decision(False, 0.0, sample_rand(trace_id), "callback_error")
     if received is not None:
-        changed = sampler is not None or factor > 0
+        changed = sampler is not None or (factor > 0 and sampled is not False)
         decisions.freeze(trace_id, continued(received.context, decision, changed=changed))
     elif decision.sampled:
         decision = _capped(decision, by_otel[1] if by_otel is not None else rate_of(otel_sampler()))

@@ -70,9 +70,6 @@ LAGGING = 0.25
 """Seconds: a turn that takes longer, while more than `MANY` spans wait for the next, shows that
 there are more traces than can be sent."""
 
-KEEPING_UP = 0.1
-"""Seconds: a turn that takes less shows that there are not."""
-
 MAX_UNSAMPLED = 1_000
 """Spans of traces that are not sent, after which the worker is woken to count them."""
 
@@ -150,9 +147,9 @@ class Pipeline:
         spans but where others send them, and to tell them would cost each client span 1 us."""
         # `events` is a copy made under a lock.
         if getattr(span, "_events", True) and any(e.name == "exception" for e in span.events):
-            self._worker.put((_UNSAMPLED, span, exchange), wake=True)
             if exchange is not None:
                 exchange.awaited = True
+            self._worker.put((_UNSAMPLED, span, exchange), wake=True)
         if reason is not None:
             self._note_unsampled(reason)
 
@@ -229,9 +226,8 @@ class Pipeline:
             if segments and self._rest is not None:
                 with contained("exporter"):
                     self._rest()
-            with contained("backpressure"):
-                self._look_at_pressure(turn_is_over=True)
-            due = self._decisions.pressure.next_due()
+            self._look_at_pressure(turn_is_over=True)
+            due = self._decisions.pressure.next_due(now)
             times = (self._assembler.next_due(), self._tidy(now, flush), due)
             return min((at for at in times if at is not None), default=None)
         finally:
@@ -251,15 +247,15 @@ class Pipeline:
 
     def _look_at_pressure(self, *, turn_is_over: bool) -> None:
         """See whether more comes than can be sent, and have less sampled then."""
-        pressure, now = self._decisions.pressure, self._clock()
-        taken = now - self._turn_began
-        is_behind = taken > LAGGING and self._worker.waiting >= MANY
-        if not sentry.handles_backpressure():
-            pressure.factor = 0
-        elif is_behind or not self._can_send():
-            pressure.look(now, is_strained=True)
-        elif turn_is_over and taken < KEEPING_UP:
-            pressure.look(now, is_strained=False)
+        with contained("backpressure"):
+            pressure, now = self._decisions.pressure, self._clock()
+            is_behind = now - self._turn_began > LAGGING and self._worker.waiting >= MANY
+            if not sentry.handles_backpressure():
+                pressure.factor = 0
+            elif is_behind or not self._can_send():
+                pressure.look(now, is_strained=True)
+            elif turn_is_over:
+                pressure.look(now, is_strained=False)
 
     def _slice(self) -> float:
         waiting = self._worker.waiting

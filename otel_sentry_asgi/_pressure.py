@@ -1,9 +1,9 @@
 """Backpressure: fewer traces are sampled while there are more than can be sent.
 
-sentry-sdk's own monitor looks at the client's transport, through which none of our uploads go. A
-trace that is left out here is left out at its start, where it costs next to nothing, as a whole,
-and the rate is in those that are sent, so that Sentry's numbers stay right: none of it is true for
-what is lost from a full queue.
+sentry-sdk's own monitor looks at the client's transport, and the `envelope` exporter has its own.
+A trace that is left out here is left out at its start, where it costs little, as a whole, and the
+rate is in those that are sent, so that Sentry's numbers stay right: none of it is true for what is
+lost from a full queue.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Pressure:
             self._rise_at = now + RISE
             self._complain(now)
 
-    def next_due(self) -> float | None:
+    def next_due(self, now: float) -> float | None:
         """When to look again at the latest, so that it falls also where nothing comes any more."""
-        return self._fall_at if self.factor else None
+        return max(self._fall_at, now + RISE) if self.factor else None
 
     def _complain(self, now: float) -> None:
         is_due = now >= self._complain_at

@@ -111,7 +111,7 @@ class Exchange:
         self.cancelled = cancelled
         """The client left before the response was complete."""
         self.awaited = False
-        """The worker is yet to report an exception that an unsampled span of it has as text."""
+        """The worker was given a span that is not sent, for the exceptions that it has as text."""
         self.body: Body | None = None
         self.sent_request: Data | None = None
         """A copy of the request as the policy has left it in the transaction, while that is being

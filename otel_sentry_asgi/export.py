@@ -69,7 +69,7 @@ class Exporter(Protocol):
     Payloads are no larger than `LIMIT`, but for an exporter that has a true attribute `trims`: it
     calls `trim` itself for what is larger when it is encoded.
 
-    One that can tell may have a method `is_healthy()`, called after each turn of the worker: False
+    One that can tell may have a method `is_healthy()`, called often and on the same thread: False
     while more is given to it than it can send. Fewer traces are sampled then.
 
     One that knows better than the client when a report arrives may have a method

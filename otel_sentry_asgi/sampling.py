@@ -95,13 +95,15 @@ def decide(
     sampler: TracesSampler | None,
     sampling_context: Callable[[], Mapping[str, Any]],
     parent_sampled: bool | None = None,
+    parent_rate: float | None = None,
     rand: float | None = None,
     downsample: int = 0,
 ) -> Decision:
     """Decide for a trace, in sentry-sdk's order: *sampler*, *parent_sampled* (Sentry's), *rate*.
 
     *sampling_context* is only called for a *sampler*. A sampler's result that is no number in [0,
-    1] counts as 0, as in sentry-sdk. *downsample* halves the rate so many times (backpressure).
+    1] counts as 0, as in sentry-sdk. *downsample* halves the rate so many times (backpressure):
+    that of a trace that came sampled is *parent_rate*, where it came, too.
     The sampler's own exceptions are the caller's to contain.
     """
     if rand is None:
@@ -113,7 +115,10 @@ def decide(
         if valid is None:
             return Decision(False, None, rand)
         asked = valid if parent_sampled is None else float(parent_sampled)
-    applied = asked / (1 << downsample) if downsample else asked
+    applied = asked
+    if downsample:
+        whole = parent_rate if sampler is None and parent_sampled and parent_rate else asked
+        applied = whole / (1 << downsample)
     if rand < applied:
         return Decision(True, applied, rand)
     return Decision(False, applied, rand, "backpressure" if rand < asked else "sample_rate")

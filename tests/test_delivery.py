@@ -21,6 +21,8 @@ from otel_sentry_exporters import _delivery
 from otel_sentry_exporters._backlog import Counts
 from otel_sentry_exporters._delivery import (
     COMPRESS_FROM,
+    FAR,
+    IDLE,
     LATE,
     LONGEST_PAUSE,
     MAX_CONNECTIONS,
@@ -403,6 +405,17 @@ def test_a_burst_with_nothing_after_it_gets_more_threads_too(make: Make) -> None
     assert way.made > 1
 
 
+def test_a_burst_gets_many_threads_at_once_if_sentry_is_far(make: Make) -> None:
+    """Else a short job that ends has sent little of it."""
+    clock, way = HandClock(), Way()
+    way.clock, way.takes = clock, FAR * 8
+    delivery = make(way, clock=clock)
+    for _ in range(200):
+        delivery.put(b"x", counts())
+    assert delivery.flush(LONG)
+    assert way.made > MAX_CONNECTIONS // 2
+
+
 def test_moments_in_which_answers_are_late_do_not_make_new_threads_each_time(
     make: Make,
 ) -> None:
@@ -457,6 +470,35 @@ def test_one_that_has_nothing_to_do_is_there_for_what_comes_while_another_hangs(
         delivery.put(b"x", counts())
         wait(lambda number=number: way.at_once == number)  # type: ignore[misc]
     way.go_on.set()
+    assert delivery.flush(LONG)
+    wait(lambda: delivery._idle == 2)
+    way.go_on.clear()
+    for _ in range(2):
+        delivery.put(b"x", counts(), wake=False)
+    delivery.wake()
+    wait(lambda: way.at_once == 2)
+    way.go_on.set()
+
+
+def test_those_that_are_too_many_end_when_nothing_has_been_late_for_a_while(make: Make) -> None:
+    """Also where each of them is woken now and then."""
+    clock, way = HandClock(), Way()
+    way.clock, way.takes = clock, LATE * 2
+    delivery = make(way, clock=clock)
+    for _ in range(50):
+        delivery.put(b"x", counts())
+    assert delivery.flush(LONG)
+    most, way.takes = delivery._threads, 0.0
+    assert most > 5
+    for _ in range(most):
+        delivery.put(b"x", counts())
+        assert delivery.flush(LONG)
+    assert delivery._threads == most
+    clock.advance(IDLE * 1.1)
+    for _ in range(2 * most):
+        delivery.put(b"x", counts())
+        assert delivery.flush(LONG)
+    wait(lambda: delivery._threads == 1)
 
 
 def test_threads_that_have_nothing_to_do_end_and_are_there_again(

@@ -1,6 +1,7 @@
 """Less is sampled while more comes than can be sent, no sooner, and not for longer than that."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 
 import otel_sentry_asgi
-from otel_sentry_asgi import _pressure
+from otel_sentry_asgi import _guard, _pressure
 from otel_sentry_asgi._active import active
-from otel_sentry_asgi._pipeline import KEEPING_UP, LAGGING, MANY, Pipeline
+from otel_sentry_asgi._pipeline import LAGGING, MANY, Pipeline
 from otel_sentry_asgi._pressure import COMPLAIN_EVERY, FALL, MAX_FACTOR, RISE, Pressure
 from otel_sentry_asgi._worker import Worker
 from otel_sentry_asgi.testing import HandClock, RecordingExporter
@@ -42,11 +43,11 @@ def test_it_falls_with_care() -> None:
     pressure = Pressure()
     for now in (0.0, RISE, RISE * 2):
         pressure.look(now, is_strained=True)
-    assert pressure.next_due() == RISE * 2 + FALL
+    assert pressure.next_due(RISE * 2) == RISE * 2 + FALL
     for now, factor in ((RISE * 2 + FALL * 0.9, 2), (RISE * 2 + FALL, 1), (RISE * 2 + FALL * 2, 0)):
         pressure.look(now, is_strained=False)
         assert pressure.factor == factor
-    assert pressure.next_due() is None
+    assert pressure.next_due(now) is None
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 2 * FALL), st.booleans()), max_size=60))
@@ -68,8 +69,8 @@ def test_it_moves_by_one_within_its_bounds_and_no_faster_than_it_may(
             assert pressure.factor == before - 1
             assert now - max(rose_at, fell_at) >= FALL - 1e-9
             fell_at = now
-        due = pressure.next_due()  # Never at once: the worker would turn without end.
-        assert due is None or not strained or due == now + FALL
+        due = pressure.next_due(now)  # Never at once: the worker would turn without end.
+        assert due is None or due >= now + RISE
 
 
 def test_it_is_said_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,12 +131,12 @@ def pipeline() -> Pipeline:
     [
         (LAGGING * 1.1, MANY, False, True, 3, 4),
         (LAGGING * 1.1, MANY, True, True, 3, 4),
-        (LAGGING * 0.9, MANY, True, True, 3, 3),  # May be a moment.
-        (LAGGING * 9.0, MANY - 1, True, True, 3, 3),  # The process slept, say.
-        (KEEPING_UP * 0.9, MANY, False, True, 3, 3),  # Nobody knows yet how long it will take.
-        (KEEPING_UP * 0.9, 0, True, True, 3, 2),
-        (KEEPING_UP * 0.9, 0, True, False, 3, 4),
-        (KEEPING_UP * 0.9, 0, True, True, 0, 0),
+        (LAGGING * 0.9, MANY, True, True, 3, 2),  # May be a moment.
+        (LAGGING * 9.0, MANY - 1, True, True, 3, 2),  # The process slept, say.
+        (LAGGING * 0.9, MANY, False, True, 3, 3),  # Nobody knows yet how long it will take.
+        (0.01, 0, True, True, 3, 2),
+        (0.01, 0, True, False, 3, 4),
+        (0.01, 0, True, True, 0, 0),
     ],
 )
 def test_the_worker_or_the_exporter_does_not_keep_up(
@@ -214,6 +215,28 @@ def test_it_falls_also_when_nothing_comes_any_more(
     pressure.factor, pressure._fall_at = 1, 10.0
     monkeypatch.setattr(pipeline(), "_clock", HandClock(5.0))
     assert pipeline()._turn([], False) == 10.0
+
+
+def test_an_exporter_that_cannot_tell_loses_nothing_and_keeps_nobody_busy(
+    serve: Serve, exporter: Healthy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    monkeypatch.setattr(_guard, "on_failure", lambda where, _: failures.append(where))
+    provider = serve()
+    monkeypatch.setattr(Worker, "waiting", MANY)
+    monkeypatch.setattr("otel_sentry_asgi._pipeline.LONG_SLICE", 0.0)
+    monkeypatch.setattr(pipeline(), "_can_send", lambda: 1 / 0)
+    for _ in range(10):
+        with provider.get_tracer("shop").start_as_current_span("order"):
+            pass
+    assert provider.force_flush()
+    assert len(exporter.transactions) == 10
+    assert set(failures) == {"backpressure"}
+    pressure = pipeline()._decisions.pressure
+    pressure.factor, pressure._fall_at = 1, 0.0
+    due = pipeline()._turn([], False)
+    assert due is not None
+    assert due > time.monotonic()
 
 
 def test_a_forked_child_begins_without(serve: Serve) -> None:

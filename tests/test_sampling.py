@@ -223,6 +223,16 @@ def test_the_number_that_came_is_taken() -> None:
     assert decide(LARGEST, rand=0.3, **given) == Decision(True, 0.5, 0.3)
 
 
+def test_backpressure_halves_the_rate_of_a_trace_that_came_sampled() -> None:
+    """With 0.1 and a number below it, half of 1.0 would let all of them through, and say 0.5."""
+    given: Any = {"rate": 0.8, "sampler": None, "sampling_context": dict, "parent_sampled": True}
+    came: Any = {**given, "parent_rate": 0.1}
+    assert decide(1, rand=0.09, **came) == Decision(True, 1.0, 0.09)
+    assert decide(1, rand=0.04, downsample=1, **came) == Decision(True, 0.05, 0.04)
+    assert decide(1, rand=0.09, downsample=1, **came) == Decision(False, 0.05, 0.09, "backpressure")
+    assert decide(1, rand=0.4, downsample=1, **given) == Decision(True, 0.5, 0.4)
+
+
 def test_backpressure_halves_the_rate_and_says_so_where_it_made_the_difference() -> None:
     given: Any = {"rate": 0.8, "sampler": None, "sampling_context": dict, "downsample": 2}
     assert decide(1, rand=0.1, **given) == Decision(True, 0.2, 0.1)

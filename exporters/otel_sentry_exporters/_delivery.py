@@ -1,10 +1,10 @@
 """Delivery of encoded envelopes: a queue bounded in bytes, and threads that hold a connection each.
 
-1. What is put waits in one queue. There is one thread as long as that sends it in time. While
-   what waits has waited for `LATE`, be it that Sentry is far, that it hangs, or that the process is
-   never idle and each of our threads waits for the interpreter's lock, there is one more each
-   `LATE`, up to `MAX_CONNECTIONS`. One that has nothing to do for `IDLE` ends, the last one after
-   `LAST_IDLE`: a delivery that is not used any more holds nothing.
+1. What is put waits in one queue. There is one thread as long as that sends it in time. When
+   something is put or taken while the first has waited for `LATE`, there is one more, up to
+   `MAX_CONNECTIONS`; one each `LATE` if answers come within `FAR`. A thread ends when it has
+   nothing to do and nothing has been late for `IDLE`, the last one after `LAST_IDLE`: a delivery
+   that is not used any more holds nothing.
 2. What could not be sent for want of a connection goes back to the head of the queue, and one
    thread tries again, after pauses that grow up to `LONGEST_PAUSE`. What does not fit into the
    queue meanwhile is lost as `queue_overflow`.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import threading
 import time
 import zlib
@@ -39,10 +40,15 @@ PATIENCE = 0.025
 """Seconds that the head of the queue may wait before somebody is woken unasked."""
 
 LATE = 0.05
-"""Seconds that it may wait before there is another connection, and from one to the next."""
+"""Seconds that it may wait before there is another connection: Sentry is far, or hangs, or the
+process is never idle and each of our threads waits for the interpreter's lock."""
+
+FAR = 0.025
+"""Seconds for an answer, above which many connections are needed, and at once."""
 
 IDLE = 10.0
-"""Seconds after which a thread that has nothing to do ends, but for the last one."""
+"""Seconds without anything late, after which threads that have nothing to do end, but for the last
+one."""
 
 LAST_IDLE = 60.0
 """Seconds after which the last thread ends: servers hang up about then."""
@@ -119,7 +125,8 @@ class Delivery:
         self._is_unanswered = False
         """Whether the last upload had no answer."""
         self._resume_at = 0.0
-        self._more_at = self._complain_at = self._clock()
+        self._round_trip = math.inf
+        self._late_at = self._more_at = self._complain_at = self._clock()
         self._closed = self._called = False
 
     def begin_in_child(self) -> None:
@@ -195,19 +202,20 @@ class Delivery:
 
     # -- the threads; what is called with the lock held says so ---------------------------------
 
-    def _call(self, now: float, *, is_taking: bool = False) -> bool:
-        """See to it that somebody takes what waits, other than a thread *is_taking* it already
-        unless it is late; True if that needs a new thread. Locked."""
+    def _call(self, now: float) -> bool:
+        """See to it that somebody takes what waits; True if that needs a new thread. Locked."""
         if not self._queue.first:
             return False
         is_late = now - self._queue.first[0].since > LATE
+        if is_late:
+            self._late_at = now
         if self._idle:
-            if is_late or not (is_taking or self._called):
+            if is_late or not self._called:
                 self._called = True
                 self._work.notify()
             return False
         if self._threads:
-            is_time = is_late and now >= self._more_at
+            is_time = is_late and (now >= self._more_at or self._round_trip > FAR)
             if not is_time or self._failures or self._threads >= MAX_CONNECTIONS:
                 return False
         self._more_at = now + LATE
@@ -238,7 +246,7 @@ class Delivery:
         """The next envelope, as soon as there is one; None when the thread is to end."""
         with self._lock:
             parcel = self._next(until)
-            starts = parcel is not None and self._call(self._clock(), is_taking=True)
+            starts = parcel is not None and self._call(self._clock())
             if parcel is None and until is None:
                 self._threads -= 1
         if starts:
@@ -256,6 +264,8 @@ class Delivery:
                 self._under_way += 1
                 return self._queue.popleft()
             is_last = self._threads == 1
+            if not self._queue.first and not is_last and now - self._late_at > IDLE:
+                return None
             self._idle += 1
             woken = self._work.wait(pause or (LAST_IDLE if is_last else IDLE))
             self._idle -= 1
@@ -283,7 +293,8 @@ class Delivery:
         """None if it was taken, a discard reason if it is lost, or `_AGAIN`."""
         if self.limits.are_over(parcel.counts[0][0]):
             return "ratelimit_backoff"
-        timeout = None if until is None else until - self._clock()
+        begin = self._clock()
+        timeout = None if until is None else until - begin
         self._is_unanswered = True
         try:
             response = poster.post(parcel.body, encoding=parcel.encoding, timeout=timeout)
@@ -296,6 +307,7 @@ class Delivery:
         self._is_unanswered = False
         self.limits.update(response.status, response.headers)
         with self._lock:
+            self._round_trip = self._clock() - begin
             if self._failures:
                 self._failures = 0
                 self._work.notify_all()

@@ -79,8 +79,8 @@ class EnvelopeExporter:
 
     def is_healthy(self) -> bool:
         """False while more is queued than is sent."""
-        latest = self._latest
-        return latest is None or latest.delivery is None or latest.delivery.is_healthy()
+        deliveries = (route.delivery for route in self._known_routes())
+        return all(delivery is None or delivery.is_healthy() for delivery in deliveries)
 
     def lose(self, reason: str, counts: Counts) -> None:
         """Report what was lost before it got here."""
