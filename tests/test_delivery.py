@@ -22,7 +22,6 @@ from otel_sentry_exporters._backlog import Counts
 from otel_sentry_exporters._delivery import (
     COMPRESS_FROM,
     FAR,
-    IDLE,
     LATE,
     LONGEST_PAUSE,
     MAX_CONNECTIONS,
@@ -409,11 +408,22 @@ def test_a_burst_gets_many_threads_at_once_if_sentry_is_far(make: Make) -> None:
     """Else a short job that ends has sent little of it."""
     clock, way = HandClock(), Way()
     way.clock, way.takes = clock, FAR * 8
+    way.go_on.clear()
     delivery = make(way, clock=clock)
+
+    def one_answer(_: bytes) -> int:
+        way.go_on.clear()
+        return 200
+
+    way.outcome = one_answer
     for _ in range(200):
         delivery.put(b"x", counts())
+    wait(lambda: way.at_once == 1)
+    way.go_on.set()
+    wait(lambda: way.at_once == MAX_CONNECTIONS)
+    way.outcome = lambda _: 200
+    way.go_on.set()
     assert delivery.flush(LONG)
-    assert way.made > MAX_CONNECTIONS // 2
 
 
 def test_moments_in_which_answers_are_late_do_not_make_new_threads_each_time(
@@ -480,8 +490,11 @@ def test_one_that_has_nothing_to_do_is_there_for_what_comes_while_another_hangs(
     way.go_on.set()
 
 
-def test_those_that_are_too_many_end_when_nothing_has_been_late_for_a_while(make: Make) -> None:
+def test_those_that_are_too_many_end_when_nothing_has_been_late_for_a_while(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where each of them is woken now and then."""
+    monkeypatch.setattr(_delivery, "IDLE", 1_000.0)
     clock, way = HandClock(), Way()
     way.clock, way.takes = clock, LATE * 2
     delivery = make(way, clock=clock)
@@ -494,7 +507,7 @@ def test_those_that_are_too_many_end_when_nothing_has_been_late_for_a_while(make
         delivery.put(b"x", counts())
         assert delivery.flush(LONG)
     assert delivery._threads == most
-    clock.advance(IDLE * 1.1)
+    clock.advance(1_100.0)
     for _ in range(2 * most):
         delivery.put(b"x", counts())
         assert delivery.flush(LONG)
