@@ -103,12 +103,12 @@ def otlp(spans: int, port: int) -> Stack:
     return Stack(_instrumented(provider, spans), provider.force_flush)
 
 
-def ours(spans: int, port: int, max_bytes: int | None = None) -> Stack:
-    """otel-sentry-asgi as it comes, or with another size of the queue of uploads."""
+def ours(spans: int, port: int, max_bytes: int | None = None, **options: Any) -> Stack:
+    """otel-sentry-asgi as it comes, or with another size of the queue of uploads, or *options*."""
     from otel_sentry_exporters.envelope import EnvelopeExporter
 
     exporter = None if max_bytes is None else EnvelopeExporter(max_bytes=max_bytes)
-    return _ours(spans, port, exporter=exporter, traces_sample_rate=1.0)
+    return _ours(spans, port, exporter=exporter, traces_sample_rate=1.0, **options)
 
 
 def ours_sdk(spans: int, port: int) -> Stack:
