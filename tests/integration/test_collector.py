@@ -117,9 +117,10 @@ def test_a_context_that_a_server_holds_keeps_no_spans_of_a_request_that_is_not_s
     init(traces_sample_rate=0.0)
     running = Running()
     running.held = []
+    before = ended_spans()
     running.requests(20)
     assert running.provider.force_flush()
-    assert ended_spans() == 0
+    assert ended_spans() <= before
 
 
 def test_an_exception_that_the_worker_reports_later_has_the_spans_before_it(
