@@ -442,13 +442,17 @@ def test_moments_in_which_answers_are_late_do_not_make_new_threads_each_time(
     assert 2 <= way.made <= 5
 
 
-def test_there_are_more_if_those_there_are_hang(make: Make) -> None:
-    clock, way = HandClock(), Way()
-    delivery = make(way, clock=clock)
+def put_behind_one_that_hangs(way: Way, delivery: Delivery) -> None:
     way.go_on.clear()
     delivery.put(b"x", counts())
     wait(lambda: way.at_once == 1)
     delivery.put(b"x", counts())
+
+
+def test_there_are_more_if_those_there_are_hang(make: Make) -> None:
+    clock, way = HandClock(), Way()
+    delivery = make(way, clock=clock)
+    put_behind_one_that_hangs(way, delivery)
     clock.advance(LATE * 0.9)
     delivery.put(b"x", counts())
     assert delivery._threads == 1
@@ -465,10 +469,7 @@ def test_there_are_more_if_those_there_are_hang(make: Make) -> None:
 def test_one_that_has_nothing_to_do_is_there_for_what_comes_while_another_hangs(make: Make) -> None:
     clock, way = HandClock(), Way()
     delivery = make(way, clock=clock)
-    way.go_on.clear()
-    delivery.put(b"x", counts())
-    wait(lambda: way.at_once == 1)
-    delivery.put(b"x", counts())
+    put_behind_one_that_hangs(way, delivery)
     clock.advance(LATE * 1.1)
     delivery.put(b"x", counts())
     wait(lambda: way.at_once == 2)
