@@ -169,6 +169,8 @@ class Pipeline:
 
     def _count_unsampled(self) -> None:
         """Report what has been noted."""
+        if not self._unsampled and not self._unsampled_roots:
+            return
         roots, spans = map(_taken, (self._unsampled_roots, self._unsampled))
         for reason in roots.keys() | spans.keys():
             self._lost_spans(reason, spans[reason], segments=roots[reason])

@@ -210,10 +210,14 @@ def _text(value: object) -> str | None:
 def upload_prefix() -> str | None:
     """The beginning of the URLs that uploads to Sentry go to; None without a DSN."""
     dsn = _dsn()
-    if dsn is None:
-        return None
+    return None if dsn is None else f"{base_url(dsn)}api/{dsn.project_id}/"
+
+
+def base_url(dsn: Dsn) -> str:
+    """Where the server of a DSN is, up to a slash."""
+    host = f"[{dsn.host}]" if ":" in dsn.host else dsn.host  # An IPv6 address.
     port = "" if dsn.port == _PORTS.get(dsn.scheme) else f":{dsn.port}"
-    return f"{dsn.scheme}://{dsn.host}{port}{dsn.path or '/'}api/{dsn.project_id}/"
+    return f"{dsn.scheme}://{host}{port}{dsn.path or '/'}"
 
 
 def _dsn() -> Dsn | None:

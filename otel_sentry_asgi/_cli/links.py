@@ -12,10 +12,10 @@ from typing import Final
 
 from sentry_sdk.utils import Dsn
 
+from otel_sentry_asgi.sentry import base_url
+
 _SAAS: Final = re.compile(r"(?:.+\.ingest(?:\.[a-z0-9-]+)?\.)?sentry\.io")
 """Hosts in the DSNs of sentry.io, of all its regions. Others are where their own pages are."""
-
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 def to_error(dsn: str, event_id: str) -> str:
@@ -30,11 +30,5 @@ def to_trace(dsn: str, trace_id: str) -> str:
 
 def _organisation(dsn: str) -> str:
     parsed = Dsn(dsn)
-    host, path = parsed.host or "", parsed.path
-    if _SAAS.fullmatch(host):
-        base = "https://sentry.io/"
-    else:
-        host = f"[{host}]" if ":" in host else host
-        port = "" if parsed.port == _PORTS.get(parsed.scheme) else f":{parsed.port}"
-        base = f"{parsed.scheme}://{host}{port}{path or '/'}"
+    base = "https://sentry.io/" if _SAAS.fullmatch(parsed.host) else base_url(parsed)
     return f"{base}orgredirect/organizations/:orgslug/"

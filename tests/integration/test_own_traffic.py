@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sentry_sdk
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
 
+from otel_sentry_asgi._traffic import OwnTraffic
 from tests.support.scenario import scenario
 
 SET_UP = """
@@ -344,3 +348,21 @@ report(names=sent, urls=urls, uploads=uploads)
     assert (first, second) == ("GET /a", "GET /a")
     assert "/collector/v1/mine" in by_hand
     assert [url for url in facts["urls"] if "v1" in url] == []
+
+
+@pytest.mark.parametrize(
+    ("dsn", "url"),
+    [
+        ("http://k@[::1]:9000/sentry/1", "http://[::1]:9000/sentry/api/1/envelope/"),
+        ("https://k@sentry.test/1", "https://sentry.test/api/1/envelope/"),
+        ("https://k@sentry.test:8443/1", "https://sentry.test:8443/api/1/envelope/"),
+    ],
+)
+def test_an_upload_is_known_by_its_url(dsn: str, url: str) -> None:
+    """Also to an IPv6 address, which stands in brackets."""
+    span = ReadableSpan("POST", kind=SpanKind.CLIENT, attributes={"url.full": url})
+    other = ReadableSpan("POST", kind=SpanKind.CLIENT, attributes={"url.full": f"{url[:-10]}2"})
+    with sentry_sdk.new_scope() as scope:
+        scope.set_client(sentry_sdk.Client(dsn=dsn, default_integrations=False))
+        assert OwnTraffic().holds(span)
+        assert not OwnTraffic().holds(other)
