@@ -9,6 +9,7 @@ JSON and URL-encoded forms only; of all else the headers tell size and type.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -32,6 +33,7 @@ RAW: Final = "!raw"
 TOO_LARGE: Final = "!config"
 """Why a body is not there, as sentry-sdk names it in `_meta`."""
 
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _WITHOUT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 _MAX_FIELDS: Final = 1_000
 
@@ -120,6 +122,11 @@ class Body:
         elif chunk:
             self._chunks.append(bytes(chunk))
 
+    @property
+    def is_read(self) -> bool:
+        """Whether `facts` has all that it will ever have."""
+        return self._complete or self._removed is not None
+
     def facts(self) -> Data:
         """For the request interface: `data`, parsed, or why there is none. What the application
         has not read to its end is not known."""
@@ -135,7 +142,11 @@ class Body:
     def _parsed(self, body: bytes) -> Any:
         try:
             if self._is_json:
-                return json.loads(body)
+                parsed = json.loads(body)
+                if _SURROGATE.search(body):  # Half a pair: Sentry takes no event with one.
+                    text = json.dumps(parsed, ensure_ascii=False)
+                    parsed = json.loads(text.encode("utf-8", "replace"))
+                return parsed
             pairs = parse_qsl(
                 body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS
             )

@@ -107,10 +107,10 @@ class Events:
                 return event
             policy = self._policy()
             exchange = current_exchange.get()
-            request = exchange.request() if exchange is not None else None
             sentry.add_threads(event)
             sentry.mark_in_app(event)
-            clean = policy.clean_error(event, policy.secrets_of(request))
+            secrets = exchange.secrets(policy) if exchange is not None else frozenset()
+            clean = policy.clean_error(event, secrets)
             return self._shown(clean) if last else event
         self._stats.add("lost.internal_sdk_error")
         return None
@@ -154,7 +154,7 @@ class Events:
                 crumbs += log_breadcrumbs(exchange.logs or (), policy)
                 sentry.add_breadcrumbs(event, crumbs)
             sentry.mark_in_app(event)
-            return self._shown(policy.clean_error(event, policy.secrets_of(request)))
+            return self._shown(policy.clean_error(event, exchange.secrets(policy)))
         self._stats.add("lost.internal_sdk_error")
         return None
 

@@ -49,10 +49,12 @@ def log_breadcrumbs(records: Iterable[tuple[Any, str]], policy: Policy) -> list[
     return [_crumb(record, name, policy) for record, name in list(records)]
 
 
-def to_log(record: Any, name: str, policy: Policy) -> Data:
-    """The record as sentry-sdk takes a structured log, linked to its own trace and span."""
+def to_log(record: Any, name: str, policy: Policy, secrets: frozenset[str]) -> Data:
+    """The record as sentry-sdk takes a structured log, linked to its own trace and span, without
+    the *secrets* of its request."""
     severity = severity_of(record)
     attributes = policy.attributes(to_json_values(record.attributes or {}))
+    attributes = policy.without(attributes, secrets)
     attributes["sentry.origin"] = "auto.log.otel"
     if name:
         attributes["logger.name"] = name
@@ -60,7 +62,7 @@ def to_log(record: Any, name: str, policy: Policy) -> Data:
     return {
         "severity_text": _LEVELS[(severity - 1) // 4],
         "severity_number": severity,
-        "body": _body(record, policy),
+        "body": policy.without(_body(record, policy), secrets),
         "attributes": attributes,
         "time_unix_nano": record.timestamp or record.observed_timestamp or time.time_ns(),
         "trace_id": trace_hex(record.trace_id) if is_linked else None,
@@ -85,4 +87,6 @@ def _body(record: Any, policy: Policy) -> str:
     body = record.body
     if isinstance(body, dict):
         body = policy.attributes(to_json_values(body))
+    elif isinstance(body, (list, tuple)):
+        body = policy.body(body)
     return policy.text(str(body if isinstance(body, (str, dict)) else to_json_value(body)))

@@ -64,6 +64,7 @@ class Exchange:
 
     __slots__ = (
         "__weakref__",
+        "_secrets",
         "asgi_scope",
         "awaited",
         "body",
@@ -127,6 +128,7 @@ class Exchange:
         """The spans that ended last: breadcrumbs of an error."""
         self.logs: deque[Any] | None = None
         """OTel's log records that came last: breadcrumbs, too."""
+        self._secrets: tuple[Any, bool, frozenset[str]] | None = None
         self.profile: Any = None
         """None until `Profiles` has decided about it."""
         self.previous = previous
@@ -199,6 +201,14 @@ class Exchange:
             return None
         request = to_request(self.asgi_scope)
         return request if self.body is None else {**request, **self.body.facts()}
+
+    def secrets(self, policy: Any) -> frozenset[str]:
+        """What *policy* takes out of the request. Found once, as a request may log or fail a lot,
+        and again once its body has been read."""
+        known, has_body = self._secrets, self.body is not None and self.body.is_read
+        if known is None or known[0] is not policy or known[1] != has_body:
+            known = self._secrets = policy, has_body, policy.secrets_of(self.request())
+        return known[2]
 
     def facts(self) -> RequestFacts:
         """What a transaction takes from the request."""

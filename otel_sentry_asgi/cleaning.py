@@ -103,7 +103,7 @@ def clean_log(log: Any, hint: Any) -> Any:
     with contained("cleaning"):
         policy = sentry.policy(_settings(None))
         exchange = current_exchange.get()
-        secrets = policy.secrets_of(exchange.request() if exchange is not None else None)
+        secrets = exchange.secrets(policy) if exchange is not None else frozenset()
         attributes = policy.attributes(to_json_values(log.get("attributes") or {}))
         log["attributes"] = policy.without(attributes, secrets)
         log["body"] = policy.without(log.get("body"), secrets)

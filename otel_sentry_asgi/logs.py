@@ -53,7 +53,9 @@ class SentryLogRecordProcessor(LogRecordProcessor):
         if not settings.send_logs:
             return
         if sentry.takes_logs():
-            sentry.send_log(to_log(record, name, sentry.policy(settings)))
+            policy = sentry.policy(settings)
+            secrets = exchange.secrets(policy) if exchange is not None else frozenset()
+            sentry.send_log(to_log(record, name, policy, secrets))
             self._bridge.stats.add("logs")
         elif not self._warned:
             self._warned = True

@@ -53,6 +53,12 @@ def facts(kind: bytes, *chunks: bytes, limit: int = 10_000) -> Any:
     return body.facts()
 
 
+def test_half_a_surrogate_pair_in_json_keeps_no_event_back() -> None:
+    """Relay takes no JSON with one, so a caller could keep its errors out of Sentry."""
+    text = rb'{"\udfff": ["\ud800", "\ud83d\ude00"]}'
+    assert facts(JSON, text) == {"data": {"?": ["?", "\U0001f600"]}}
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "expected"),
     [

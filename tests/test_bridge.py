@@ -271,6 +271,11 @@ def test_too_large_transactions_are_trimmed_on_their_way_unless_their_exporter_d
     assert otel_sentry_asgi.stats()["spans"] == 201 - lost
 
 
+async def nothing(message: Any = None) -> Any:
+    """Neither a client nor a server."""
+    return {"type": "websocket.disconnect"}
+
+
 def test_a_websocket_comes_in_pieces_and_as_a_whole(serve: Callable[..., Service]) -> None:
     service = serve(max_spans=2)
 
@@ -278,9 +283,6 @@ def test_a_websocket_comes_in_pieces_and_as_a_whole(serve: Callable[..., Service
         for number in range(5):
             with service.tracer.start_as_current_span(f"message {number}"):
                 pass
-
-    async def nothing(message: Any = None) -> Any:
-        return {"type": "websocket.disconnect"}
 
     wrapped = OpenTelemetryMiddleware(app, tracer_provider=service.provider)
     scope = {"type": "websocket", "path": "/room", "scheme": "ws", "headers": []}
@@ -318,6 +320,26 @@ def test_sentry_logs_are_linked_and_clean(serve: Callable[..., Service]) -> None
     assert entry["attributes"]["logger.name"]["value"] == "shop.stock"
     assert "hunter2" not in str(entry)
     assert otel_sentry_asgi.stats()["logs"] == 1
+
+
+@pytest.mark.parametrize(
+    "body", ["got opensesame", ["opensesame", {"password": "other"}], {"a": 1}]
+)
+def test_secrets_of_the_request_are_in_no_log(serve: Callable[..., Service], body: Any) -> None:
+    service = serve({"enable_logs": True}, send_logs=True)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        service.log(body, SeverityNumber.WARN, seen="is opensesame")
+
+    wrapped = OpenTelemetryMiddleware(app, tracer_provider=service.provider)
+    headers = [(b"authorization", b"Bearer opensesame")]
+    scope = {"type": "http", "path": "/orders", "method": "GET", "headers": headers}
+    asyncio.run(wrapped(scope, nothing, nothing))
+    service.provider.force_flush()
+    [entry] = [entry for payload in service.items("log") for entry in payload["items"]]
+    assert entry["attributes"]["seen"]["value"] == "is [Filtered]"
+    assert "opensesame" not in str(entry)
+    assert "other" not in str(entry)
 
 
 def test_without_being_asked_no_log_is_sent(serve: Callable[..., Service]) -> None:

@@ -414,14 +414,20 @@ def test_every_part_of_an_error_is_cleaned() -> None:
         "contexts": {
             "trace": {"data": dict(data), "dynamic_sampling_context": {"transaction": "/p?q=bob"}}
         },
-        "exception": {"values": [{"value": "for bob", "stacktrace": {"frames": []}}]},
-        "logentry": {"message": "for %s", "params": ["bob"], "formatted": "for bob"},
-        "message": "for bob",
-        "breadcrumbs": {"values": [{"message": "for bob", "data": dict(data)}, {"data": None}]},
-        "extra": {"text": "for bob"},
-        "threads": {"values": [{"name": "bob"}]},
+        "exception": {"values": [{"value": "for bobby-tables", "stacktrace": {"frames": []}}]},
+        "logentry": {
+            "message": "for %s",
+            "params": ["bobby-tables"],
+            "formatted": "for bobby-tables",
+        },
+        "message": "for bobby-tables",
+        "breadcrumbs": {
+            "values": [{"message": "for bobby-tables", "data": dict(data)}, {"data": None}]
+        },
+        "extra": {"text": "for bobby-tables"},
+        "threads": {"values": [{"name": "bobby-tables"}]},
     }
-    cleaned: Any = PRIVATE.clean_error(event, frozenset({"bob"})).payload
+    cleaned: Any = PRIVATE.clean_error(event, frozenset({"bobby-tables"})).payload
     assert "bob" not in str(cleaned)
     assert cleaned["transaction"] == "GET https://h/p"
     assert cleaned["contexts"]["trace"]["data"] == {"kept": 1}
@@ -429,6 +435,54 @@ def test_every_part_of_an_error_is_cleaned() -> None:
         "message": "for [Filtered]",
         "data": {"kept": 1},
     }
+
+
+def test_what_the_program_is_called_is_left_by_secrets_of_the_request() -> None:
+    """Else callers could choose how errors are grouped, and hide them."""
+    names = {
+        "type": "opensesameError",
+        "module": "opensesame",
+        "function": "opensesame",
+        "filename": "opensesame.py",
+        "abs_path": "/opensesame.py",
+        "context_line": "opensesame()",
+        "pre_context": ["opensesame"],
+        "post_context": ["opensesame"],
+    }
+    told = {"vars": {"a": "opensesame", "type": "opensesame"}}
+    mechanism = {"type": "auto.opensesame", "data": {"type": "opensesame"}}
+    value = {**names, "value": "opensesame", "stacktrace": {"frames": [{**names, **told}]}}
+    event: Any = {"exception": {"values": [{**value, "mechanism": mechanism}]}}
+    PRIVATE.clean_error(event, frozenset({"opensesame"}))
+    [cleaned] = event["exception"]["values"]
+    [frame] = cleaned["stacktrace"]["frames"]
+    assert {key: cleaned[key] for key in names} == {key: frame[key] for key in names} == names
+    assert frame["vars"] == {"a": "[Filtered]", "type": "[Filtered]"}
+    assert cleaned["value"] == "[Filtered]"
+    assert cleaned["mechanism"] == {"type": "auto.opensesame", "data": {"type": "[Filtered]"}}
+
+
+def test_whom_the_application_calls_its_user_is_left_by_secrets_of_the_request() -> None:
+    """Also short ones in tags and the like: words of the language."""
+    event: Any = {
+        "user": {"id": "user-10001", "email": "https://u:pw@h"},
+        "tags": {"plan": "dark-mode", "seen": "user-10001"},
+        "contexts": {"o": {"plan": "dark"}},
+    }
+    PRIVATE.clean_scope_data(event, frozenset({"user-10001", "dark"}))
+    assert event["user"] == {"id": "user-10001", "email": "https://[Filtered]@h"}
+    assert event["tags"] == {"plan": "dark-mode", "seen": "[Filtered]"}
+    assert event["contexts"] == {"o": {"plan": "dark"}}
+
+
+@pytest.mark.parametrize("secret", ["https", "postgresql", "access_token", "db/shop?a", "://bob"])
+def test_a_secret_does_not_hide_the_credentials_of_a_url(secret: str) -> None:
+    """`X-Forwarded-Proto: https`, or a cookie of that value, comes with each request."""
+    text = "POST https://bob:pwpw@db/shop?access_token=sesame, postgresql://bob:pwpw@db/shop"
+    event: Any = {"exception": {"values": [{"value": text}]}, "extra": {"text": text}}
+    PRIVATE.clean_error(event, frozenset({secret}))
+    assert "pwpw" not in str(event)
+    assert "sesame" not in str(event)
 
 
 def test_credentials_of_urls_go_from_every_text_of_an_error() -> None:

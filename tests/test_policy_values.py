@@ -1,6 +1,9 @@
 """Private values where no key describes them: frame locals, messages, secrets that travel."""
 
+import json
+import time
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -197,14 +200,40 @@ def test_name_and_password_of_basic_authentication_are_secrets() -> None:
     assert secrets_of(headers={"authorization": "Basic !"}) == {"Basic !"}
 
 
-def test_every_cookie_is_a_secret_while_cookies_are_off() -> None:
-    headers = {"cookie": 'theme=dark; name=b%20ob; q="quoted"'}
-    cookies = {"theme": "dark", "name": "b%20ob", "q": '"quoted"'}
+def test_every_long_cookie_is_a_secret_while_cookies_are_off() -> None:
+    """A short value without a telling name is a preference, and a word of the language."""
+    headers = {"cookie": 'theme=dark; sid=abcd; name=b%20ob-the-1st; q="quoted-1"'}
+    cookies = {"theme": "dark", "sid": "abcd", "name": "b%20ob-the-1st", "q": '"quoted-1"'}
     found = secrets_of(headers=headers, cookies=cookies)
-    assert {"dark", "b%20ob", "b ob", "quoted"} <= found
+    assert {"abcd", "b%20ob-the-1st", "b ob-the-1st", "quoted-1"} <= found
+    assert "dark" not in found
     open_found = secrets_of(OPEN, headers=headers, cookies={**cookies, "token": "sesame"})
     assert "sesame" in open_found
-    assert "dark" not in open_found
+    assert "b ob-the-1st" not in open_found
+
+
+def test_a_number_in_a_body_is_a_secret() -> None:
+    assert secrets_of(data={"password": 77665544, "n": 12345678}) == {"77665544"}
+
+
+def test_what_of_a_secret_may_stand_alone_is_one() -> None:
+    assert "0p3nsesame" in secrets_of(headers={"authorization": 'Token token="0p3nsesame"'})
+    found = secrets_of(headers={"x-forwarded-for": "203.0.113.55:50000, [2001:db8::1]:443"})
+    assert {"203.0.113.55", "2001:db8::1"} <= found
+
+
+def test_the_scheme_of_a_url_is_no_secret() -> None:
+    assert secrets_of(headers={"x-forwarded-port": "https", "via": "http"}) == frozenset()
+
+
+@pytest.mark.parametrize("secret", ["sesame\\9", "it's\"sesame", "p\u00e4sesame", "a'sesame"])
+@pytest.mark.parametrize("in_text", [str, repr, json.dumps, lambda text: repr({"it's": text})])
+def test_a_secret_is_found_as_python_and_json_print_it(
+    secret: str, in_text: Callable[[str], str]
+) -> None:
+    event: Any = {"exception": {"values": [{"value": f"no {in_text(secret)}"}]}}
+    PRIVATE.clean_error(event, secrets_of(data={"password": secret}))
+    assert "sesame" not in str(event)
 
 
 def test_a_filtered_parameter_is_a_secret_as_it_stands_and_decoded() -> None:
@@ -234,6 +263,39 @@ def test_what_is_short_is_found_everywhere_and_so_no_secret() -> None:
 def test_a_part_of_the_mark_is_no_secret() -> None:
     """Else the marks themselves would be filtered."""
     assert secrets_of(headers={"x-api-key": "Filtered"}) == frozenset()
+
+
+def test_depth_of_a_body_does_not_keep_an_event_back() -> None:
+    """From Python 3.12 on `json` takes deeper ones than Python functions go."""
+    body: Any = "opensesame"
+    for _ in range(5_000):
+        body = [body]
+    assert "opensesame" in secrets_of(data=body)
+
+
+def test_thousands_of_secrets_are_looked_for_in_no_time() -> None:
+    """A caller may send as many cookies as the server takes, on the event loop of everybody."""
+    many = {f"c{n}": f"value{n:06d}" for n in range(7_500)}
+    frames = [{"vars": {f"v{n}": f"x value{n + m:06d} y" for n in range(50)}} for m in range(80)]
+    event: Any = {"exception": {"values": [{"value": "x", "stacktrace": {"frames": frames}}]}}
+    secrets = secrets_of(cookies=many)
+    before = time.process_time()
+    PRIVATE.clean_error(event, secrets)
+    assert time.process_time() - before < 0.5
+    assert "value0" not in str(event)
+
+
+def test_of_very_many_secrets_only_texts_that_hold_more_than_can_be_taken_out_are_filtered() -> (
+    None
+):
+    many = frozenset(f"value{n:06d}" for n in range(2_000))
+    event: Any = {
+        "exception": {"values": [{"type": "E", "value": "is value000007"}]},
+        "extra": {"all": " ".join(sorted(many)), "n": "nothing", "k": 1},
+    }
+    PRIVATE.clean_error(event, many)
+    assert event["exception"]["values"] == [{"type": "E", "value": "is [Filtered]"}]
+    assert event["extra"] == {"all": "[Filtered]", "n": "[Filtered]", "k": 1}
 
 
 # -- secrets elsewhere ----------------------------------------------------------------------------

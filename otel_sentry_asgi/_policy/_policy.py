@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Transaction
@@ -23,7 +23,17 @@ from otel_sentry_asgi._policy._rules import (
     without_credentials,
 )
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
-from otel_sentry_asgi._policy._values import clean_strings, clean_vars, secrets_in, text_cleaner
+from otel_sentry_asgi._policy._values import (
+    MOST_SECRETS,
+    all_filtered,
+    clean_strings,
+    clean_vars,
+    found_in,
+    long_ones,
+    secrets_in,
+    text_cleaner,
+    texts_in,
+)
 
 P = TypeVar("P")
 
@@ -94,16 +104,23 @@ class Policy(Collection):
 
     def without(self, value: Any, secrets: frozenset[str]) -> Any:
         """*value* without *secrets*, credentials of URLs and forbidden parameters in its texts."""
-        return clean_strings(value, text_cleaner(secrets, self.query, self.terms))
+        return clean_strings(value, self._cleaner(secrets, texts_in(value)))
+
+    def _cleaner(self, secrets: Iterable[str], held: str) -> Callable[[str], str]:
+        """What cleans texts of which *held* has all that is in them."""
+        found = found_in(held, frozenset(secrets)) if secrets else ()
+        if len(found) > MOST_SECRETS:
+            return all_filtered
+        return text_cleaner(found, self.query, self.terms) if found else self._text
 
     def _take_out(self, notes: _Notes, secrets: frozenset[str]) -> None:
         """Take *secrets* out of what keys without a row hold, and of messages of exceptions. Names,
         statements and the like are left: a client could change them at will. Changes the attributes
         in place."""
         held = "\n".join([text for _, _, text in notes.free])
-        if not any(secret in held for secret in secrets):  # Nearly always.
+        clean = self._cleaner(secrets, held)
+        if clean is self._text:  # Nearly always.
             return
-        clean = text_cleaner(secrets, self.query, self.terms)
         for attributes, keys, _ in notes.free:
             for key in keys:
                 if key in attributes:
@@ -122,8 +139,12 @@ class Policy(Collection):
             for frame in stacktrace.get("frames") or ():
                 self._clean_frame(frame)
         self._clean_resource(contexts, notes)
-        clean = text_cleaner(secrets, self.query, self.terms) if secrets else self._text
-        for key in ("exception", "logentry", "message", "threads"):
+        told = [texts.get(key) for key in _TOLD]
+        clean = self._cleaner(secrets, texts_in(told, _OF_CODE))
+        for key in ("exception", "threads"):
+            if key in texts:
+                texts[key] = _clean_told(texts[key], clean, self._text)
+        for key in ("logentry", "message"):
             if key in texts:
                 texts[key] = clean_strings(texts[key], clean)
         self.clean_scope_data(event, secrets)
@@ -135,20 +156,24 @@ class Policy(Collection):
         """What Sentry's scopes put on any event: breadcrumbs, tags, extra, user, contexts.
 
         The application's own data stays, but for keys that its own settings name, credentials of
-        URLs, and *secrets*. Changes the event in place.
+        URLs, and *secrets*; of the latter only long ones but in breadcrumbs, and none in the user:
+        that is whom the application says. Changes the event in place.
         """
-        clean = text_cleaner(secrets, self.query, self.terms) if secrets else self._text
         if event.get("breadcrumbs"):
             for crumb in _values(event["breadcrumbs"]):
                 self.clean_crumb(crumb)
-            event["breadcrumbs"] = clean_strings(event["breadcrumbs"], clean)
-        for part, scrubbed in (
-            ("tags", _NO_SECRETS),
-            ("extra", self.scrubbed),
-            ("user", self.scrubbed),
+            event["breadcrumbs"] = self.without(event["breadcrumbs"], secrets)
+        clean = self._text
+        if secrets:
+            parts = [event.get(part) for part in ("tags", "extra", "contexts")]
+            clean = self._cleaner(long_ones(secrets), texts_in(parts))
+        for part, scrubbed, cleaner in (
+            ("tags", _NO_SECRETS, clean),
+            ("extra", self.scrubbed, clean),
+            ("user", self.scrubbed, self._text),
         ):
             if part in event and isinstance(event[part], MAPPING):
-                event[part] = self._by_own_keys(event[part], clean, scrubbed)
+                event[part] = self._by_own_keys(event[part], cleaner, scrubbed)
         if "user" in event and (event["user"] or {}).get("ip_address") == FILTERED:
             del event["user"]["ip_address"]  # Sentry takes nothing but an address.
         contexts = event.get("contexts") or {}
@@ -433,6 +458,32 @@ def _values(interface: Any) -> list[Data]:
     """The `values` of an interface that may come as a bare list."""
     values = interface.get("values") if isinstance(interface, Mapping) else interface
     return [value for value in values or () if isinstance(value, dict)]
+
+
+def _clean_told(value: Any, clean: Callable[[str], str], of_code: Callable[[str], str]) -> Any:
+    """Exceptions or threads with *clean* applied to all texts but the program's own, which are for
+    *of_code*: callers could choose how errors are grouped, by a parameter that is part of a
+    function's name."""
+    if isinstance(value, Mapping):
+        return {
+            key: clean_strings(item, of_code if key in _OF_CODE else clean)
+            if key in _OF_CODE or key in _BAGS
+            else _clean_told(item, clean, of_code)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_clean_told(item, clean, of_code) for item in value]
+    return clean(value) if isinstance(value, str) else value
+
+
+_OF_CODE: Final = frozenset(
+    {
+        *("type", "module", "function", "raw_function", "package"),
+        *("filename", "abs_path", "pre_context", "context_line", "post_context"),
+    }
+)
+_BAGS: Final = frozenset({"vars", "data"})
+_TOLD: Final = ("exception", "threads", "logentry", "message")
 
 
 def _stacktraces(event: ErrorEvent) -> list[Data]:

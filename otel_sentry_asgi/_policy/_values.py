@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, Final
@@ -21,12 +22,17 @@ from otel_sentry_asgi._policy._rules import (
     KeyValueRule,
     clean_query,
     clean_url,
+    is_sensitive,
 )
 
 _SHORTEST_SECRET: Final = 4
 """Shorter values are found everywhere: `1`, `no`, `GET`."""
 _LONG_SECRET: Final = 8
 """A part of a value may be a word of the language."""
+_MANY: Final = 32
+"""Secrets from which on it is quicker to look at a text piece by piece."""
+MOST_SECRETS: Final = 256
+"""Secrets that are taken out of the texts of one event one by one."""
 
 # What a local variable looks like when it prints a request's headers, cookies, URL or scope.
 _CARRIERS: Final = later(
@@ -69,16 +75,39 @@ def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
             for one in value.split(", ") if ", " in value else ():
                 if len(one) >= _LONG_SECRET:
                     found += _parts_of(name, one)
-    for value in _filtered_cookies(raw, cleaned):
-        found += (value, unquote(value), value.strip('"'))
+    for name, value in _filtered_cookies(raw, cleaned):
+        # Of a cookie that says nothing of a secret, a short value is a preference.
+        if len(value) >= _LONG_SECRET or is_sensitive(name):
+            found += (value, unquote(value), value.strip('"'))
     found += _secrets_in_query(raw.get("query_string"), cleaned.get("query_string"))
     found += _secrets_in_body(raw.get("data"), cleaned.get("data"))
     address = (raw.get("env") or {}).get("REMOTE_ADDR")
     if address and not (cleaned.get("env") or {}).get("REMOTE_ADDR"):
         found.append(str(address))
     return frozenset(
-        [one for one in set(found) if len(one) >= _SHORTEST_SECRET and one not in FILTERED]
+        [
+            form
+            for one in set(found)
+            if len(one) >= _SHORTEST_SECRET and one not in FILTERED
+            for form in _forms_of(one)
+        ]
     )
+
+
+def _forms_of(secret: str) -> set[str]:
+    """As it is, and as Python and JSON print it inside of something else."""
+    if secret.isascii() and secret.isprintable() and _QUOTED.isdisjoint(secret):
+        return {secret}
+    printed = repr(f'"{secret}')[2:-1]  # Next to a double quote a single one is escaped.
+    return {secret, repr(secret)[1:-1], printed, json.dumps(secret)[1:-1]}
+
+
+_QUOTED: Final = frozenset("\\'\"")
+
+
+def long_ones(secrets: frozenset[str]) -> frozenset[str]:
+    """Those that are no word of the language."""
+    return frozenset(one for one in secrets if len(one) >= _LONG_SECRET)
 
 
 def _filtered(given: Any, kept: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -88,15 +117,15 @@ def _filtered(given: Any, kept: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _filtered_cookies(raw: Data, cleaned: Data) -> set[str]:
-    """Also of those that came more than once: by name there is only the last."""
+def _filtered_cookies(raw: Data, cleaned: Data) -> set[tuple[str, str]]:
+    """Also those that came more than once: by name there is only the last."""
     kept = cleaned.get("cookies") or {}
-    values = {value for _, value in _filtered(raw.get("cookies"), kept)}
+    cookies = set(_filtered(raw.get("cookies"), kept))
     for pair in str((raw.get("headers") or {}).get("cookie", "")).split(";"):
         name, _, value = pair.strip().partition("=")
         if kept.get(name) != value:
-            values.add(value)
-    return values
+            cookies.add((name, value))
+    return cookies
 
 
 def _parts_of(header: str, value: str) -> list[str]:
@@ -107,9 +136,16 @@ def _parts_of(header: str, value: str) -> list[str]:
         with suppress(ValueError):
             decoded = b64decode(value[6:]).decode("utf-8", "replace")
             parts += [decoded, decoded.partition(":")[2]]
+    elif header in SECRET_HEADERS:
+        parts += _WORDS.findall(value)
     elif "forwarded" in header or "-ip" in header:
         parts += [*_PARTS.split(value), *_FORWARDED_FOR.findall(value)]
-    return parts
+        parts += [_PORT.sub("", one).strip("[]") for one in parts]
+    return [one for one in parts if one not in _SCHEMES]
+
+
+_SCHEMES: Final = frozenset({"http", "https"})
+_PORT: Final = later(r":[0-9]{1,5}$")
 
 
 def _taken_out(raw: str, cleaned: str) -> Iterator[str]:
@@ -129,18 +165,17 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _secrets_in_body(raw: Any, cleaned: Any) -> Iterator[str]:
-    """The texts of a parsed body that are not in its cleaned form."""
-    if isinstance(raw, str):
-        if raw != cleaned:
-            yield raw
-    elif isinstance(raw, Mapping):
-        kept = cleaned if isinstance(cleaned, Mapping) else {}
-        for key, value in raw.items():
-            yield from _secrets_in_body(value, kept.get(key))
-    elif isinstance(raw, (list, tuple)):
-        items = cleaned if isinstance(cleaned, list) else []
-        for value, item in zip_longest(raw, items):
-            yield from _secrets_in_body(value, item)
+    """The texts and numbers of a parsed body that are not in its cleaned form."""
+    pending = [(raw, cleaned)]  # No recursion: it may be as deep as its parser takes it.
+    while pending:
+        raw, cleaned = pending.pop()
+        if isinstance(raw, Mapping):
+            kept = cleaned if isinstance(cleaned, Mapping) else {}
+            pending += [(value, kept.get(key)) for key, value in raw.items()]
+        elif isinstance(raw, (list, tuple)):
+            pending += zip_longest(raw, cleaned if isinstance(cleaned, list) else ())
+        elif raw is not None and raw != cleaned:
+            yield str(raw)
 
 
 def _secrets_in_query(raw: str | None, cleaned: str | None) -> Iterator[str]:
@@ -160,23 +195,48 @@ def _pairs(query: str) -> Iterator[tuple[str, str]]:
         yield (name, value) if equals else ("", name)
 
 
+def found_in(text: str, secrets: frozenset[str]) -> list[str]:
+    """Those of *secrets* that are in *text*. A caller may send thousands, and to look for each in
+    each text of an event would take seconds."""
+    if len(secrets) > _MANY:
+        ends = {text[at : at + _SHORTEST_SECRET] for at in range(len(text))}
+        return [
+            one
+            for one in secrets
+            if one[:_SHORTEST_SECRET] in ends and one[-_SHORTEST_SECRET:] in ends and one in text
+        ]
+    return [one for one in secrets if one in text]
+
+
 def text_cleaner(
-    secrets: frozenset[str], query: KeyValueRule, terms: tuple[str, ...]
+    secrets: Iterable[str], query: KeyValueRule, terms: tuple[str, ...]
 ) -> Callable[[str], str]:
-    """What takes *secrets*, credentials of URLs and forbidden query parameters out of a text."""
-    # The longest first: one may be the beginning of another.
-    ordered = sorted(secrets, key=len, reverse=True)
+    """What takes *secrets*, credentials of URLs and forbidden query parameters out of a text.
+
+    URLs first: without a secret that is part of one, `https` say, it would be none any more. But a
+    whole query that is a secret would be cut in pieces.
+    """
+    ordered = sorted(secrets, key=len, reverse=True)  # One may be the beginning of another.
+    queries = [one for one in ordered if not _SYNTAX.isdisjoint(one)]
+    pattern: re.Pattern[str] | None = None
+
+    def replace(text: str) -> str:
+        nonlocal pattern
+        if not any(one in text for one in ordered):
+            return text
+        if pattern is None:  # Made slowly, and most texts hold none.
+            pattern = re.compile("|".join(map(re.escape, ordered)))
+        return pattern.sub(FILTERED, text)
 
     def clean(text: str) -> str:
-        for secret in ordered:
-            if secret in text:  # Most texts hold none, and a pattern is made slowly.
-                text = re.sub("|".join(map(re.escape, ordered)), FILTERED, text)
-                break
         if "://" in text and "@" in text:
             text = _CREDENTIALS.sub(rf"\1{FILTERED}@", text)
         if ("?" in text or "#" in text) and ("=" in text or "://" in text):
-            text = _QUERY.sub(clean_match, text)
-        return text
+            plain = _QUERY.sub(clean_match, text)
+            if any(one in text and one not in plain for one in queries):
+                plain = _QUERY.sub(clean_match, replace(text))
+            text = plain
+        return replace(text)
 
     def clean_match(match: re.Match[str]) -> str:
         sign, rest = match.groups()
@@ -186,6 +246,14 @@ def text_cleaner(
         )
 
     return clean
+
+
+_SYNTAX: Final = frozenset("?#=&;")
+
+
+def all_filtered(text: str) -> str:
+    """For texts that hold more secrets than can be taken out one by one."""
+    return FILTERED if text else text
 
 
 def clean_strings(value: Any, clean: Callable[[str], str]) -> Any:
@@ -199,15 +267,15 @@ def clean_strings(value: Any, clean: Callable[[str], str]) -> Any:
     return value
 
 
-def texts_in(value: Any) -> str:
-    """All that `clean_strings` would clean, as one text."""
+def texts_in(value: Any, without: Container[Any] = ()) -> str:
+    """All that `clean_strings` would clean, as one text, but for what is below keys *without*."""
     if isinstance(value, str):
         return value
     if isinstance(value, MAPPING):
-        value = value.values()
+        value = [item for key, item in value.items() if key not in without]
     elif not isinstance(value, (list, tuple)):
         return ""
-    return "\n".join(map(texts_in, value))
+    return "\n".join([texts_in(item, without) for item in value])
 
 
 def clean_vars(

@@ -205,7 +205,7 @@ def test_a_clean_text_is_clean_and_has_no_secret(
 
 # -- canaries -------------------------------------------------------------------------------------
 
-CANARY = "c4n4ry"
+CANARY = "c4n4ry00"
 """Planted in every place that the policy closes. Not a word that could stand elsewhere."""
 
 _FORBIDDEN = """
