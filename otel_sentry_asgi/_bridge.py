@@ -274,6 +274,7 @@ class Bridge:
         if outer is not None and outer.previous is not None:
             outer.previous = _without_finished(outer.previous)
         exchange = Exchange(forked, root=span, previous=Previous(forked, before, outer))
+        sentry_scopes.tell_trace(forked, exchange)
         current_exchange.set(exchange)
         context = span.get_span_context()
         self._units[context.trace_id, context.span_id] = exchange

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
 
 import sentry_sdk
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
 from sentry_sdk import scope as sdk_scope
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.session import Session
+from sentry_sdk.tracing_utils import Baggage, PropagationContext
 from sentry_sdk.utils import format_timestamp
 
+from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data
-from otel_sentry_asgi._scope import reset
+from otel_sentry_asgi._scope import Exchange, reset
 from otel_sentry_asgi._sessions import Key
 
 try:
@@ -34,12 +39,15 @@ EventProcessor = Callable[[Any, Any], Any]
 class RequestScopes:
     """Forks of Sentry's isolation and current scope, and a session, for the duration of a request.
 
-    *processor* is the last to see every event of the request, *options* are the client's.
+    *processor* is the last to see every event of the request, *of* gives its exchange, *options*
+    are the client's.
     """
 
     __slots__ = ("_applied", "_before", "_session", "current", "isolation")
 
-    def __init__(self, processor: EventProcessor, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, processor: EventProcessor, of: weakref.ref[Exchange], options: Mapping[str, Any]
+    ) -> None:
         scopes = sdk_scope.Scope
         self._before = before = scopes.get_isolation_scope(), scopes.get_current_scope()
         self.isolation = isolation = before[0].fork()
@@ -47,6 +55,7 @@ class RequestScopes:
         scopes.set_isolation_scope(isolation)
         scopes.set_current_scope(current)
         isolation.clear_breadcrumbs()
+        isolation._propagation_context, current._propagation_context = ScopeTrace(of), None
         current.add_event_processor(processor)
         _forget_name(current)
         self._session = isolation._session = _session(options, isolation)
@@ -62,6 +71,72 @@ class RequestScopes:
         restore_isolation(self.isolation, self._before[0])
         session, self.isolation._session = self.isolation._session, None
         return self._session if session is self._session else None
+
+
+class ScopeTrace(PropagationContext):
+    """The trace of an exchange, for its isolation scope.
+
+    OTel's context tells of the trace wherever it goes. Sentry's scopes go further: sentry-sdk takes
+    them into threads, and asks them for spans of its own, `get_traceparent()` and `get_baggage()`.
+    """
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: weakref.ref[Exchange]) -> None:
+        super().__init__()
+        self._of = of
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's id; a random one where OTel knows of none."""
+        context = self._context()
+        return trace_hex(context.trace_id) if context is not None else super().trace_id
+
+    @trace_id.setter
+    def trace_id(self, value: str) -> None:
+        self._trace_id = value
+
+    @property
+    def span_id(self) -> str:
+        """Of the current OTel span, or else of the one that holds the work."""
+        context = self._context()
+        return span_hex(context.span_id) if context is not None else super().span_id
+
+    @span_id.setter
+    def span_id(self, value: str) -> None:
+        self._span_id = value
+
+    @property
+    def dynamic_sampling_context(self) -> dict[str, Any] | None:
+        """As other services are told it."""
+        outgoing = self._outgoing()
+        return dict(outgoing[1]) if outgoing is not None and outgoing[1] else None
+
+    @dynamic_sampling_context.setter
+    def dynamic_sampling_context(self, value: Any) -> None:
+        """Older versions of sentry-sdk begin with none."""
+
+    def to_traceparent(self) -> str:
+        """The header `sentry-trace`."""
+        outgoing = self._outgoing()
+        return f"{self.trace_id}-{self.span_id}" if outgoing is None else outgoing[0]
+
+    def get_baggage(self) -> Baggage:
+        """Sentry's part of the header `baggage`."""
+        return Baggage(self.dynamic_sampling_context or {}, mutable=False)
+
+    def _outgoing(self) -> tuple[str, Mapping[str, str]] | None:
+        from otel_sentry_asgi.propagator import outgoing
+
+        context = self._context()
+        return outgoing(context, None) if context is not None else None
+
+    def _context(self) -> SpanContext | None:
+        current = trace.get_current_span().get_span_context()
+        if current.is_valid and not current.is_remote:
+            return current
+        exchange = self._of()
+        return exchange.current if exchange is not None else None
 
 
 class RequestSession(Session):
@@ -128,6 +203,11 @@ def send_sessions(counts: Mapping[Key, Mapping[str, int]]) -> None:
     transport.capture_envelope(envelope)
 
 
+def tell_trace(isolation_scope: Any, exchange: Exchange) -> None:
+    """Have a scope know of the trace of its *exchange*."""
+    isolation_scope._propagation_context = ScopeTrace(weakref.ref(exchange))
+
+
 def fork_isolation() -> tuple[Any, Any]:
     """Make a fork of the isolation scope the current one; gives the fork and what was before."""
     before = sentry_sdk.get_isolation_scope()
@@ -145,13 +225,14 @@ def restore_isolation(forked: Any, before: Any) -> None:
 def name_set_by_hand(current_scope: Any) -> str | None:
     """The transaction name that the application, not an integration, set on a request's scope.
 
-    Integrations say where their name comes from (`route`, `url`, `component`). sentry-sdk has a
-    setter for the name only, so the attribute behind it is read.
+    Integrations say where their name comes from (`route`, `url`, `component`), and a transaction of
+    sentry-sdk's own leaves its name behind, with its source as sentry-sdk's enumeration has it.
+    sentry-sdk has a setter for the name only, so the attribute behind it is read.
     """
     name = getattr(current_scope, "_transaction", None)
     source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
-    source = getattr(source, "value", source)
-    return name if isinstance(name, str) and name and source in (None, "custom") else None
+    is_by_hand = source is None or (type(source) is str and source == "custom")
+    return name if isinstance(name, str) and name and is_by_hand else None
 
 
 def mark_crashed(isolation_scope: Any) -> None:
@@ -187,14 +268,16 @@ def _silence_sdk(given: Mapping[str, Any], current_scope: Any) -> Any:
     """Keep sentry-sdk's ASGI layer from starting a transaction of its own for this request.
 
     Inside of ours it takes itself for nested. Outside of ours its transaction has begun, and is
-    marked as not sampled, so that neither it nor its spans are sent. In stream mode integrations
-    that find no current span begin a segment, so there is one that does nothing.
+    marked as not sampled, so that neither it nor its spans are sent. A span from outside of the
+    request is of another trace. In stream mode integrations that find no current span begin a
+    segment, so there is one that does nothing.
     """
     flag = _applied_flag()
     if flag is not None and flag.get(False):
         transaction = current_scope.transaction
         if transaction is not None and getattr(transaction, "sampled", None):
             transaction.sampled = False
+    current_scope.span = None
     if NoOpStreamedSpan is not None and given.get("trace_lifecycle") == "stream":
         current_scope.streamed_span = NoOpStreamedSpan()
     return flag.set(True) if flag is not None else None

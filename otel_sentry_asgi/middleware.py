@@ -159,8 +159,9 @@ class _Request:
         exchange = self._unit_of_outer_layer() or Exchange(None)
         exchange.asgi_scope = self._scope
         exchange.current = _current() or exchange.current
-        finish = MethodType(self._bridge.events.finish, weakref.ref(exchange))
-        self._scopes = scopes = sentry_scopes.RequestScopes(finish, options)
+        of = weakref.ref(exchange)
+        finish = MethodType(self._bridge.events.finish, of)
+        self._scopes = scopes = sentry_scopes.RequestScopes(finish, of, options)
         exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
         self._exchange = exchange
         self._token = current_exchange.set(exchange)

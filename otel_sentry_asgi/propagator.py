@@ -111,9 +111,9 @@ class SentryPropagator(TextMapPropagator):
         with _INJECT:
             span = trace.get_current_span(context)
             if span.get_span_context().is_valid and sentry.is_ready() and _is_target(span):
-                outgoing = _outgoing(span.get_span_context(), context)
-                if outgoing is not None:
-                    header, members = outgoing
+                sent = outgoing(span.get_span_context(), context)
+                if sent is not None:
+                    header, members = sent
                     setter.set(carrier, SENTRY_TRACE, header)
                     if members:
                         self._look_behind()
@@ -195,7 +195,7 @@ def _is_target(span: Span) -> bool:
     return sentry.may_propagate(first_text(attributes or {}, FULL_URL))
 
 
-def _outgoing(
+def outgoing(
     span_context: SpanContext, context: Context | None
 ) -> tuple[str, Mapping[str, str]] | None:
     """`sentry-trace` and the members of `baggage` for a request that is sent below a span. None for
@@ -281,11 +281,10 @@ def trace_propagation_meta() -> str:
     """
     with contained("trace_propagation_meta"):
         span_context = trace.get_current_span().get_span_context()
-        outgoing = (
-            _outgoing(span_context, None) if span_context.is_valid and sentry.is_ready() else None
-        )
-        if outgoing is not None:
-            header, members = outgoing
+        is_known = span_context.is_valid and sentry.is_ready()
+        sent = outgoing(span_context, None) if is_known else None
+        if sent is not None:
+            header, members = sent
             contents = {SENTRY_TRACE: header, BAGGAGE: merge_baggage("", members)}
             return "".join(
                 f'<meta name="{name}" content="{escape(content)}">'

@@ -1,5 +1,6 @@
 """Sessions are counted as sentry-sdk counts them."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from sentry_sdk.session import Session
 
 from otel_sentry_asgi import _sentry_scopes as sentry_scopes
+from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._sessions import EVERY, Key, Sessions
 from otel_sentry_asgi.testing import HandClock
 
@@ -134,22 +136,27 @@ def _by_attributes(payloads: list[Any]) -> dict[Any, Any]:
     return found
 
 
+def request_scopes(envelopes: Envelopes) -> sentry_scopes.RequestScopes:
+    of = weakref.ref(Exchange(None))
+    return sentry_scopes.RequestScopes(lambda event, _: event, of, envelopes.client.options)
+
+
 def test_without_a_release_there_is_none(envelopes: Envelopes) -> None:
     envelopes.client.options["release"] = None
-    scopes = sentry_scopes.RequestScopes(lambda event, _: event, envelopes.client.options)
+    scopes = request_scopes(envelopes)
     assert scopes.end() is None
 
 
 def test_a_session_that_the_application_has_ended_is_not_counted_again(
     envelopes: Envelopes,
 ) -> None:
-    scopes = sentry_scopes.RequestScopes(lambda event, _: event, envelopes.client.options)
+    scopes = request_scopes(envelopes)
     scopes.isolation.end_session()
     assert scopes.end() is None
 
 
 def test_an_error_event_marks_the_session(envelopes: Envelopes) -> None:
-    scopes = sentry_scopes.RequestScopes(lambda event, _: event, envelopes.client.options)
+    scopes = request_scopes(envelopes)
     sentry_sdk.capture_exception(ValueError())
     session = scopes.end()
     assert session is not None

@@ -27,6 +27,7 @@ from otel_sentry_asgi.export import Clean, Origin, Transaction
 from tests.integration.apps import AT_ONCE, Shop
 from tests.integration.conftest import Run, ids, title
 from tests.support.kent import Kent
+from tests.support.scenario import scenario
 from tests.support.server import Lifespan, serve
 
 Init = Callable[..., None]
@@ -607,3 +608,94 @@ def test_what_is_over_the_limit_is_counted(
     assert transaction["_meta"]["spans"][""]["len"] == 5
     assert {"reason": "buffer_overflow", "category": "span", "quantity": 3} in lost
     assert otel_sentry_asgi.stats()["lost.buffer_overflow"] == 3
+
+
+def test_where_only_sentrys_scopes_go_the_trace_is_that_of_the_request() -> None:
+    """In threads, in spans of sentry-sdk's own, and in headers that the application asks for."""
+    facts = scenario("""
+        from concurrent.futures import ThreadPoolExecutor
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.sdk.trace import TracerProvider
+
+        trace.set_tracer_provider(TracerProvider())
+        init()
+        otel_sentry_asgi.instrument()
+        seen = []
+        pool = ThreadPoolExecutor(1)
+
+        async def app(scope, receive, send):
+            context = trace.get_current_span().get_span_context()
+            told = {"request": [f"{context.trace_id:032x}", f"{context.span_id:016x}"]}
+            pool.submit(sentry_sdk.capture_message, "in a thread").result()
+            told["thread"] = sentry_sdk.get_isolation_scope().get_traceparent()
+            with sentry_sdk.start_span(name="own"):
+                told["own"] = sentry_sdk.get_current_scope().get_traceparent()
+                sentry_sdk.capture_message("in a span")
+            told["parent"] = sentry_sdk.get_traceparent()
+            told["baggage"] = sentry_sdk.get_baggage()
+            seen.append(told)
+            await hello(scope, receive, send)
+
+        for _ in range(2):
+            get(OpenTelemetryMiddleware(app), "/a")
+        events = [[one["message"], one["contexts"]["trace"]["trace_id"],
+                   (one["contexts"]["trace"].get("dynamic_sampling_context") or {}).get("trace_id")]
+                  for one in payloads("event")]
+        outside = sentry_sdk.get_traceparent()
+        trace.get_tracer_provider().force_flush()
+        report(seen=seen, events=events, outside=outside)
+    """)
+    first, second = facts["seen"]
+    assert first["request"][0] != second["request"][0]
+    for told in (first, second):
+        trace_id, span_id = told["request"]
+        assert told["parent"] == told["thread"] == f"{trace_id}-{span_id}-1"
+        assert told["own"].startswith(trace_id)
+        assert f"sentry-trace_id={trace_id}" in told["baggage"]
+        assert "sentry-sample_rate=1.0" in told["baggage"]
+    ids = [told["request"][0] for told in (first, first, second, second)]
+    assert [trace_id for _, trace_id, _ in facts["events"]] == ids
+    assert first["request"][0] not in facts["outside"]
+
+
+def test_a_unit_of_work_outside_of_requests_tells_sentrys_scopes_of_its_trace() -> None:
+    facts = scenario("""
+        from opentelemetry.sdk.trace import TracerProvider
+
+        trace.set_tracer_provider(TracerProvider())
+        init()
+        otel_sentry_asgi.instrument()
+        with trace.get_tracer("x").start_as_current_span("job") as span:
+            context = span.get_span_context()
+            header = sentry_sdk.get_traceparent()
+        report(header=header, ids=f"{context.trace_id:032x}-{context.span_id:016x}-1")
+    """)
+    assert facts["header"] == facts["ids"]
+
+
+def test_a_transaction_of_sentry_sdks_own_does_not_rename_the_request() -> None:
+    facts = scenario("""
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.sdk.trace import TracerProvider
+
+        trace.set_tracer_provider(TracerProvider())
+        init()
+        otel_sentry_asgi.instrument()
+
+        async def app(scope, receive, send):
+            with sentry_sdk.start_transaction(op="task", name="mail job"):
+                sentry_sdk.capture_message("within")
+            sentry_sdk.capture_message("after")
+            await hello(scope, receive, send)
+
+        async def named(scope, receive, send):
+            sentry_sdk.get_current_scope().set_transaction_name("mine", source="custom")
+            await hello(scope, receive, send)
+
+        get(OpenTelemetryMiddleware(app), "/a")
+        get(OpenTelemetryMiddleware(named), "/b")
+        trace.get_tracer_provider().force_flush()
+        report(names=names(), events=[one["transaction"] for one in payloads("event")])
+    """)
+    assert sorted(facts["names"]) == ["GET /a", "mail job", "mine"]
+    assert facts["events"] == ["GET /a", "GET /a"]
