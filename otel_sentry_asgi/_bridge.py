@@ -270,9 +270,12 @@ class Bridge:
     def _begin_unit(self, span: Span, outer: Exchange | None) -> Exchange:
         """An exchange for a local root outside of any request, with an isolation scope of its
         own."""
-        forked, before = sentry_scopes.fork_isolation()
         if outer is not None and outer.previous is not None:
             outer.previous = _without_finished(outer.previous)
+            if outer.finished:  # Elsewhere, so here it is in force still.
+                self.leave(outer, outer.previous)
+                outer = current_exchange.get()
+        forked, before = sentry_scopes.fork_isolation()
         exchange = Exchange(forked, root=span, previous=Previous(forked, before, outer))
         sentry_scopes.tell_trace(forked, exchange)
         current_exchange.set(exchange)

@@ -146,11 +146,12 @@ class Exchange:
         return self.stream or (scope is not None and scope.get("type") == "websocket")
 
     def takes(self, span: ReadableSpan) -> bool:
-        """Whether the local root *span* belongs to this exchange and needs none of its own."""
+        """Whether the local root *span* belongs to this exchange and needs none of its own: what a
+        request has begun is its own also after it, what follows on another unit of work is not."""
         kind = span.kind
         if kind is SpanKind.SERVER:
             return self.asgi_scope is not None and not self.finished
-        return kind is not SpanKind.CONSUMER
+        return kind is not SpanKind.CONSUMER and not (self.finished and self.asgi_scope is None)
 
     def is_root(self, span: ReadableSpan) -> bool:
         """Whether *span* is the local root that holds the work."""

@@ -306,6 +306,30 @@ def test_messages_that_overlap_in_one_context_do_not_share_anything(
     assert len(world.errors) == 3
 
 
+@pytest.mark.parametrize("kind", [SpanKind.CONSUMER, SpanKind.INTERNAL])
+def test_work_that_ends_in_another_context_leaves_nothing_to_what_follows(
+    world: World, init: Init, kind: SpanKind
+) -> None:
+    """A loop that starts the spans of messages, and callbacks or threads that end them."""
+    start(world, init)
+
+    for number in range(3):
+        span = world.tracer.start_span(f"message {number}", kind=kind)
+        sentry_sdk.set_tag(f"tag-{number}", "yes")
+        if not number:
+            sentry_sdk.set_user({"id": "first"})
+        sentry_sdk.capture_message(f"from {number}")
+        Context().run(span.end)
+    world.flush()
+
+    told = {one["transaction"]: one for one in world.transactions}
+    assert [told[f"message {n}"]["tags"] for n in range(3)] == [
+        {f"tag-{n}": "yes"} for n in range(3)
+    ]
+    assert ["user" in told[f"message {n}"] for n in range(3)] == [True, False, False]
+    assert [one["tags"] for one in world.errors] == [{f"tag-{n}": "yes"} for n in range(3)]
+
+
 def test_what_the_application_sends_is_its_own_affair(world: World, init: Init) -> None:
     """A status that is text, as some applications send it, passes as it is."""
     start(world, init)
