@@ -7,9 +7,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from re import Pattern
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from otel_sentry_asgi._policy import ACTIONS
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from otel_sentry_asgi._arguments import SettingsArguments
 
 OnPayload = Callable[[dict[str, Any]], dict[str, Any] | None]
 
@@ -27,9 +32,13 @@ IGNORED_PATHS = (
 
 IgnoredError = type[BaseException] | Callable[[BaseException], bool]
 
-ERROR_MODES = ("unhandled", "recorded", "all")
+ErrorMode = Literal["unhandled", "recorded", "all"]
 
-TRACES = ("w3c", "sentry")
+IncomingTrace = Literal["w3c", "sentry"]
+
+ERROR_MODES = get_args(ErrorMode)
+
+TRACES = get_args(IncomingTrace)
 
 _PREFIX = "OTEL_SENTRY_"
 
@@ -75,11 +84,11 @@ class Settings:
     propagate: bool = True
     """Let `instrument()` add `SentryPropagator` beside the propagator that is there."""
 
-    incoming_trace: str = "w3c"
+    incoming_trace: IncomingTrace = "w3c"
     """Which trace is continued when a request brings `traceparent` and `sentry-trace` of two:
     `w3c` or `sentry`."""
 
-    errors: str = "recorded"
+    errors: ErrorMode = "recorded"
     """Which exceptions become issues: `unhandled` (left the application or the root span),
     `recorded` (also what the application recorded with `record_exception`), or `all` (also what
     left an inner span and was dealt with further up)."""
@@ -211,15 +220,15 @@ class Settings:
         return items
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str], **given: Any) -> Settings:
+    def from_env(cls, environ: Mapping[str, str], **given: Unpack[SettingsArguments]) -> Settings:
         """Settings from `OTEL_SENTRY_<NAME>` variables; what is *given* wins over them."""
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(given)
         for one in fields(cls):
             variable = _PREFIX + one.name.upper()
             text = environ.get(variable, "").strip()
             if text and one.name not in given:
                 values[one.name] = _parse(variable, text, type(one.default))
-        return cls(**values, **given)
+        return cls(**values)
 
 
 def _is_status(code: Any) -> bool:

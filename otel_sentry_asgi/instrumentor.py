@@ -42,6 +42,9 @@ from otel_sentry_asgi.processor import SentrySpanProcessor
 from otel_sentry_asgi.propagator import SentryPropagator, join
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from otel_sentry_asgi._arguments import Arguments, InstrumentorArguments
     from otel_sentry_asgi.logs import SentryLogRecordProcessor
 
 logger = logging.getLogger("otel_sentry_asgi")
@@ -77,7 +80,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """Nothing beyond our own requirements."""
         return ()
 
-    def instrument(self, **kwargs: Any) -> None:
+    def instrument(self, **kwargs: Unpack[InstrumentorArguments]) -> None:
         """What `instrument()` does, for a process that nobody has set up.
 
         Makes a Sentry client if there is none and `SENTRY_DSN` is set, and at the first request a
@@ -374,7 +377,7 @@ def _check_exporter(exporter: Any) -> None:
         raise SettingsError(msg)
 
 
-def instrument(**kwargs: Any) -> None:
+def instrument(**kwargs: Unpack[Arguments]) -> None:
     """Bridge this process's OpenTelemetry to its Sentry client.
 
     May be called before or after `sentry_sdk.init()`, before or after the tracer provider is set,

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -24,6 +24,11 @@ from otel_sentry_asgi._gathering import Gathering
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._provider import Flush
 from otel_sentry_asgi._settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from otel_sentry_asgi._arguments import SettingsArguments
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -41,7 +46,7 @@ class SentrySpanExporter(SpanExporter):
     cannot be used; without arguments it logs what is wrong in the environment and sends nothing.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, **settings: Unpack[SettingsArguments]) -> None:
         self._usable = True
         try:
             self._settings = Settings.from_env(os.environ, **settings)

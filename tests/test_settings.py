@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from otel_sentry_asgi import Settings, SettingsError
+from otel_sentry_asgi import Settings, SettingsError, instrument
+from otel_sentry_asgi._arguments import Arguments, SettingsArguments
 
 WRONG: list[tuple[str, Any]] = [
     ("settle", -0.1),
@@ -265,4 +268,25 @@ def test_the_words_for_yes_and_no(text: str, value: bool) -> None:
 
 def test_an_unknown_setting_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="no_such_setting"):
-        Settings.from_env({}, no_such_setting=1)
+        Settings.from_env({}, no_such_setting=1)  # type: ignore[call-arg]
+
+
+def as_given(kept: Any) -> Any:
+    """The type that a setting may be given as: what is kept as a collection, as any iterable."""
+    is_collection = get_origin(kept) in (tuple, frozenset)
+    return Iterable[get_args(kept)[0]] if is_collection else kept  # type: ignore[misc]
+
+
+def test_type_checkers_know_each_setting_as_it_is() -> None:
+    expected = {name: as_given(kept) for name, kept in get_type_hints(Settings).items()}
+    expected["attribute_actions"] = Mapping[str, str] | Iterable[str | tuple[str, str]]
+
+    assert get_type_hints(SettingsArguments) == expected
+
+
+def test_type_checkers_know_each_argument_that_the_docstring_names() -> None:
+    described = re.findall(
+        r"^ {8}(\w+): ", (instrument.__doc__ or "").partition("Raises:")[0], re.M
+    )
+
+    assert set(described) == get_type_hints(Arguments).keys() - get_type_hints(Settings).keys()

@@ -75,6 +75,7 @@ def test_nothing_is_imported_that_otel_and_sentry_sdk_do_not_import(
     "module",
     [
         "otel_sentry_asgi.__main__",
+        "otel_sentry_asgi._arguments",
         "otel_sentry_asgi._cli",
         "otel_sentry_asgi.cleaning",
         "otel_sentry_asgi.logs",

@@ -29,6 +29,7 @@ from otel_sentry_asgi import (
 )
 from otel_sentry_asgi.cleaning import CleaningSpanExporter, clean_log
 from otel_sentry_asgi.export import Clean, Exporter, Origin, SpanPayload, Transaction
+from otel_sentry_asgi.span_exporter import SentrySpanExporter
 from otel_sentry_asgi.testing import (
     EPOCH,
     CountingIds,
@@ -50,8 +51,23 @@ def set_up_all_at_once() -> None:
     uninstrument()
 
 
+def mistakes_are_found() -> None:
+    instrument(lingr=5)  # type: ignore[call-arg]
+    instrument(linger="x")  # type: ignore[arg-type]
+    instrument(errors="bogus")  # type: ignore[arg-type]
+    instrument(exporter=SdkExporter)  # type: ignore[arg-type]
+    SentryInstrumentor().instrument(lingr=5)  # type: ignore[call-arg]
+    SentrySpanExporter(exporter=SdkExporter())  # type: ignore[call-arg]
+    Settings.from_env({}, max_spans="9")  # type: ignore[arg-type]
+
+
+def collections_may_be_any(paths: list[str], codes: set[int]) -> None:
+    instrument(ignored_paths=paths, trace_ignore_status_codes=codes, ignored_errors=[KeyError])
+    instrument(attribute_actions=["user.id=hash"], hash_key="pepper")
+
+
 def set_up_as_otel_does() -> None:
-    SentryInstrumentor().instrument()
+    SentryInstrumentor().instrument(skip_dep_check=True)
     SentryInstrumentor().uninstrument()
 
 
