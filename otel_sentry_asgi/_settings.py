@@ -222,6 +222,7 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str], **given: Unpack[SettingsArguments]) -> Settings:
         """Settings from `OTEL_SENTRY_<NAME>` variables; what is *given* wins over them."""
+        check_names(given)
         values: dict[str, Any] = dict(given)
         for one in fields(cls):
             variable = _PREFIX + one.name.upper()
@@ -229,6 +230,18 @@ class Settings:
             if text and one.name not in given:
                 values[one.name] = _parse(variable, text, type(one.default))
         return cls(**values)
+
+
+def check_names(given: Iterable[str], others: tuple[str, ...] = ()) -> None:
+    """Raise `SettingsError` for a name that is no setting and none of *others*."""
+    known = [*(one.name for one in fields(Settings)), *others]
+    for name in given:
+        if name not in known:
+            import difflib  # Only a mistake needs it.
+
+            near = difflib.get_close_matches(name, known, 1)
+            msg = f"no such setting: {name}" + (f"; did you mean {near[0]}?" if near else "")
+            raise SettingsError(msg)
 
 
 def _is_status(code: Any) -> bool:

@@ -34,7 +34,7 @@ from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._metrics import observe
 from otel_sentry_asgi._provider import can_take, remove
-from otel_sentry_asgi._settings import Settings, SettingsError
+from otel_sentry_asgi._settings import Settings, SettingsError, check_names
 from otel_sentry_asgi._traffic import otlp_endpoints
 from otel_sentry_asgi.export import Exporter
 from otel_sentry_asgi.middleware import App, Receive, Scope, Send, run
@@ -55,6 +55,12 @@ _LAYERS = {
     "fastapi.applications": "FastAPI",
 }
 """Modules, and the class in each, in which OTel's spans of a request begin."""
+
+_NO_SETTINGS = (
+    *("tracer_provider", "logger_provider", "meter_provider", "create_provider"),
+    *("exporter", "settings"),
+)
+"""What `instrument()` takes beside the fields of `Settings`."""
 
 
 class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -99,6 +105,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             logger.error("nothing is sent to Sentry: %s", error)
 
     def _instrument(self, *, unattended: bool = False, **kwargs: Any) -> None:
+        check_names(kwargs, _NO_SETTINGS)
         provider = kwargs.pop("tracer_provider", None)
         create_provider = kwargs.pop("create_provider", False)
         logger_provider = kwargs.pop("logger_provider", None)
@@ -108,11 +115,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if given is not None and kwargs:
             msg = f"give either settings= or single settings, not both: {sorted(kwargs)}"
             raise SettingsError(msg)
-        try:
-            settings = given or Settings.from_env(os.environ, **kwargs)
-        except TypeError as error:
-            msg = f"no such setting: {error}"
-            raise SettingsError(msg) from None
+        settings = given or Settings.from_env(os.environ, **kwargs)
         _check_exporter(exporter)
         _check_provider(provider)
         if unattended:

@@ -10,6 +10,7 @@ import pytest
 
 from otel_sentry_asgi import Settings, SettingsError, instrument
 from otel_sentry_asgi._arguments import Arguments, SettingsArguments
+from otel_sentry_asgi.instrumentor import _NO_SETTINGS
 
 WRONG: list[tuple[str, Any]] = [
     ("settle", -0.1),
@@ -266,9 +267,17 @@ def test_the_words_for_yes_and_no(text: str, value: bool) -> None:
     assert Settings.from_env({"OTEL_SENTRY_KEEP_ASGI_SPANS": text}).keep_asgi_spans is value
 
 
-def test_an_unknown_setting_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="no_such_setting"):
-        Settings.from_env({}, no_such_setting=1)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lingr", "no such setting: lingr; did you mean linger?"),
+        ("colour", "no such setting: colour"),
+    ],
+)
+def test_an_unknown_setting_is_named_and_so_is_the_nearest(name: str, message: str) -> None:
+    unknown: Any = {name: 1}
+    with pytest.raises(SettingsError, match=f"^{re.escape(message)}$"):
+        Settings.from_env({}, **unknown)
 
 
 def as_given(kept: Any) -> Any:
@@ -289,4 +298,5 @@ def test_type_checkers_know_each_argument_that_the_docstring_names() -> None:
         r"^ {8}(\w+): ", (instrument.__doc__ or "").partition("Raises:")[0], re.M
     )
 
+    assert sorted(described) == sorted(_NO_SETTINGS)
     assert set(described) == get_type_hints(Arguments).keys() - get_type_hints(Settings).keys()
