@@ -390,10 +390,10 @@ def instrument(**kwargs: Unpack[Arguments]) -> None:
 
     Args:
         tracer_provider: The provider to join, instead of the global one.
-        logger_provider: Likewise for logs, from which only exceptions are taken.
+        logger_provider: Likewise for logs.
         meter_provider: Where our counters are offered as metrics, instead of the global one.
         create_provider: Make and set a global provider if there is none (default: False).
-        exporter: Where transactions go (default: through the sentry-sdk client).
+        exporter: Where transactions go (default: an `EnvelopeExporter`).
         settings: A `Settings`; or its fields as single keyword arguments, which win over
             `OTEL_SENTRY_<NAME>` environment variables.
 

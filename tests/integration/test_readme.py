@@ -9,8 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from otel_sentry_asgi import Settings
+from otel_sentry_asgi import Settings, _active, instrument
 from otel_sentry_asgi._policy._rules import SENSITIVE_TERMS
+from otel_sentry_asgi._settings import ERROR_MODES
+from otel_sentry_asgi.instrumentor import _NO_SETTINGS
 from tests.integration.conftest import ids, title
 from tests.support.kent import Kent
 from tests.support.server import serve_process
@@ -57,6 +59,23 @@ def test_each_setting_is_there_with_its_default(field: str) -> None:
     elif isinstance(default, tuple):
         shown = ", ".join(map(str, default)) or "none"
     assert shown.removesuffix(".0") in rows[0]
+
+
+@pytest.mark.parametrize("argument", _NO_SETTINGS)
+def test_each_other_argument_is_there(argument: str) -> None:
+    assert f"\n| `{argument}` | " in CONFIGURATION
+
+
+def test_the_default_exporter_is_named() -> None:
+    default = type(_active.obtain().pipeline._exporter).__name__
+
+    assert f"\n| `exporter` | `{default}()` | " in CONFIGURATION
+    assert f"(default: an `{default}`)" in (instrument.__doc__ or "")
+
+
+@pytest.mark.parametrize("mode", ERROR_MODES)
+def test_each_mode_of_errors_is_explained(mode: str) -> None:
+    assert f"`{mode}` (" in CONFIGURATION
 
 
 def test_the_terms_are_those_of_the_code() -> None:
