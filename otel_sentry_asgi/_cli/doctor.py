@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.metadata import distributions, version
+from operator import attrgetter
 from typing import Any, Final
 
 import sentry_sdk
@@ -23,7 +24,7 @@ from opentelemetry import propagate, trace
 import otel_sentry_asgi
 from otel_sentry_asgi import _active, sentry
 from otel_sentry_asgi._cli import links
-from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._settings import Settings, SettingsError
 from otel_sentry_asgi.instrumentor import SentryInstrumentor
 from otel_sentry_asgi.processor import SentrySpanProcessor
 from otel_sentry_asgi.propagator import is_sdks, members_of, overwriting_ours
@@ -56,10 +57,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print what was found; 0 if nothing stands in the way, 1 otherwise."""
+    """Print what was found; 0 if nothing stands in the way, 2 if there is no such application, 1
+    otherwise."""
     sys.path.insert(0, os.getcwd())
-    if given.app:
-        importlib.import_module(given.app.partition(":")[0])
+    wrong = _import(given.app) if given.app else ""
+    if wrong:
+        sys.stderr.write(f"--app {given.app}: {wrong}\n")
+        return 2
     if _active.active() is None:
         _print([Finding("nothing has set up the bridge in this process: as zero code would now")])
         SentryInstrumentor().instrument()
@@ -73,6 +77,24 @@ def run(given: argparse.Namespace) -> int:
     problems = sum(bool(finding.advice) for finding in findings)
     _print([Finding(f"{problems} problems" if problems else "nothing stands in the way")])
     return 1 if problems else 0
+
+
+def _import(app: str) -> str:
+    """Import what servers are given as `module:name`. Says what is wrong, if it is not that the
+    module itself fails."""
+    module, _, name = app.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")):
+        return "not MODULE:NAME"
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, SettingsError) as error:
+        return str(error)
+    try:
+        if name:
+            attrgetter(name)(found)
+    except AttributeError as error:
+        return str(error)
+    return ""
 
 
 def examine(environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -75,6 +75,24 @@ def test_what_stands_in_the_way(kent: Kent, variables: dict[str, str], message: 
     assert "!!" in printed
 
 
+@pytest.mark.parametrize(
+    ("app", "message"),
+    [
+        ("nope:app", "No module named 'nope'"),
+        ("./main.py:app", "not MODULE:NAME"),
+        (":app", "not MODULE:NAME"),
+        ("tests.integration.servers:nope", "has no attribute 'nope'"),
+    ],
+)
+def test_an_application_that_is_not_there(app: str, message: str) -> None:
+    code, printed = doctor("--app", app)
+
+    assert code == 2
+    assert printed.startswith(f"--app {app}: ")
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
 def test_looking_sends_nothing(kent: Kent) -> None:
     code, _ = doctor("--no-send", SENTRY_DSN=kent.dsn)
 
