@@ -36,6 +36,14 @@ PACKAGES: Final = (
     *("asgiref", "fastapi", "starlette", "litestar", "quart", "django", "falcon", "logfire"),
 )
 
+CLIENTS: Final = {
+    "aiohttp": (("aiohttp_client", "AioHttpClientInstrumentor"),),
+    "httpx": (("httpx", "HTTPXClientInstrumentor"),),
+    "requests": (("requests", "RequestsInstrumentor"), ("urllib3", "URLLib3Instrumentor")),
+}
+"""HTTP clients, and OTel's instrumentations by which their requests carry trace headers: module and
+class. urllib3 is not among the clients: sentry-sdk itself always has it."""
+
 FILTERS: Final = ("before_send", "before_send_transaction", "ignore_errors")
 """Options of the client by which events get lost on purpose."""
 
@@ -185,6 +193,25 @@ def _propagation() -> Iterator[Finding]:
     elif overwriting_ours():
         advice = "put `sentry_asgi` last in OTEL_PROPAGATORS"
     yield Finding(f"propagators: {names or 'none'}", advice)
+    clients = ", ".join(without_headers(sys.modules))
+    if clients:
+        why = "OpenTelemetry's instrumentation of them is not active"
+        yield Finding(f"no trace headers in requests of {clients}: {why}")
+
+
+def without_headers(modules: Mapping[str, Any]) -> list[str]:
+    """The HTTP clients among the loaded *modules* of which no instrumentation is active."""
+    return [
+        client
+        for client, instrumentations in CLIENTS.items()
+        if client in modules
+        and not any(_is_active(modules, module, name) for module, name in instrumentations)
+    ]
+
+
+def _is_active(modules: Mapping[str, Any], module: str, name: str) -> bool:
+    kind = getattr(modules.get(f"opentelemetry.instrumentation.{module}"), name, None)
+    return kind is not None and bool(kind().is_instrumented_by_opentelemetry)
 
 
 def _instrumentations(environ: Mapping[str, str]) -> Iterator[Finding]:

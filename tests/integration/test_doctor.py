@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 
+from otel_sentry_asgi._cli.doctor import without_headers
 from tests.support.kent import Kent
 
 pytestmark = pytest.mark.slow
@@ -41,6 +44,7 @@ def test_a_set_up_that_works(kent: Kent, app: tuple[str, ...]) -> None:
 
     assert code == 0, printed
     assert "nothing stands in the way" in printed
+    assert "no trace headers in requests of aiohttp, httpx: " in printed
     (transaction,), (error,) = kent.transactions(), kent.errors()
     assert f"trace {transaction.body['contexts']['trace']['trace_id']}" in printed
     assert f"event {error.body['event_id']}" in printed
@@ -91,6 +95,19 @@ def test_an_application_that_is_not_there(app: str, message: str) -> None:
     assert printed.startswith(f"--app {app}: ")
     assert message in printed
     assert printed.count("\n") == 1
+
+
+def test_clients_whose_requests_carry_no_headers_are_named() -> None:
+    modules = {**sys.modules, **dict.fromkeys(("aiohttp", "httpx", "requests"))}
+    before = without_headers(modules)
+    HTTPXClientInstrumentor().instrument()
+    URLLib3Instrumentor().instrument()
+    try:
+        assert before == ["aiohttp", "httpx", "requests"]
+        assert without_headers(modules) == ["aiohttp"]  # requests sends by urllib3.
+    finally:
+        HTTPXClientInstrumentor().uninstrument()
+        URLLib3Instrumentor().uninstrument()
 
 
 def test_looking_sends_nothing(kent: Kent) -> None:
