@@ -58,6 +58,36 @@ def test_a_target_is_path_and_query(target: object, expected: dict[str, str]) ->
     assert current({**present, "http.target": target}) == present
 
 
+@pytest.mark.parametrize(
+    ("given", "address", "port"),
+    [
+        ({"http.host": "127.0.0.1:8391"}, "127.0.0.1", 8391),
+        ({"http.host": "h:8391", "net.host.port": 8391}, "h", 8391),
+        ({"http.host": "h:81", "net.host.port": 8391}, "h", 8391),
+        ({"http.server_name": "shop.example:81"}, "shop.example", 81),
+        ({"net.host.name": "h:81"}, "h", 81),
+        ({"server.address": "h:81"}, "h", 81),
+        ({"server.address": "[::1]:81"}, "::1", 81),
+        ({"server.address": "[::1]"}, "::1", None),
+        ({"server.address": "::1"}, "::1", None),
+        ({"server.address": "::1:81", "server.port": 81}, "::1", 81),
+        ({"server.address": "fe80::81", "server.port": 81}, "fe80::81", 81),
+        ({"server.address": "h:81", "server.port": "81"}, "h", "81"),
+        ({"server.address": "h:http"}, "h:http", None),
+        ({"server.address": "bob:secret@h:81"}, "bob:secret@h:81", None),
+        ({"server.address": ["h:81"]}, ["h:81"], None),
+    ],
+)
+def test_an_address_is_a_host_without_its_port(
+    given: dict[str, Any], address: object, port: object
+) -> None:
+    data = current(given, on_server=True)
+
+    assert data.pop("server.address") == address
+    assert data.pop("server.port", None) == port
+    assert data == {}
+
+
 def test_what_is_nested_keeps_its_name() -> None:
     assert current({"http": {"method": "GET"}, "k": [{"a": 1}]}) == {
         "http.method": "GET",

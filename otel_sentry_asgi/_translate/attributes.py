@@ -9,10 +9,13 @@ from itertools import islice
 from typing import Any, Final
 
 from otel_sentry_asgi._model import Data
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._semconv import (
     OLD_TARGET,
     RENAMED,
     RENAMED_ON_SERVERS,
+    SERVER_ADDRESS,
+    SERVER_PORT,
     URL_PATH,
     URL_QUERY,
 )
@@ -24,6 +27,8 @@ MAX_ITEMS = 128
 
 OWN: Final = ("sentry.tag.", "sentry.measurement.")
 """What an application says to Sentry through attributes, by prefix."""
+
+_HOST_AND_PORT: Final = later(r"(?:\[([^\]]+)\]|([^:]+))(?::([0-9]{1,5}))?")
 
 Own = list[tuple[str, Any]]
 
@@ -65,6 +70,9 @@ def to_current(attributes: Mapping[str, Any] | None, own: Own, *, on_server: boo
             own.extend((one, data.pop(one)) for one in said)
     if OLD_TARGET in data:
         _split_target(data)
+    address = data.get(SERVER_ADDRESS)
+    if type(address) is str and ":" in address:
+        _split_address(data, address)
     return data
 
 
@@ -82,6 +90,20 @@ def _split_target(data: Data) -> None:
         data.setdefault(URL_PATH, path)
     if query:
         data.setdefault(URL_QUERY, query)
+
+
+def _split_address(data: Data, address: str) -> None:
+    """OTel's ASGI and WSGI instrumentations write host and port into one, in either generation;
+    ASGI's an IPv6 address without brackets, so that only the port tells where it ends."""
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is not None:
+        data[SERVER_ADDRESS] = match[1] or match[2]
+        if match[3]:
+            data.setdefault(SERVER_PORT, int(match[3]))
+        return
+    host = address.removesuffix(f":{data.get(SERVER_PORT)}")
+    if ":" in host and not host.endswith(":"):
+        data[SERVER_ADDRESS] = host
 
 
 def to_json_values(attributes: Mapping[str, Any]) -> Data:
