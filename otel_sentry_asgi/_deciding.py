@@ -10,10 +10,14 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import SpanContext
 
+from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._dsc import continued, received_rand, sampling_context, to_number
 from otel_sentry_asgi._guard import is_contained
 from otel_sentry_asgi._received import Received
+from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._translate.request import path_in, root_path_in, route_in
+from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
 from otel_sentry_asgi.sampling import Decision, Decisions, consistent, decide, rate_of, sample_rand
 
 
@@ -94,9 +98,34 @@ def otel_sampler() -> Sampler | None:
     return sampler if isinstance(sampler, Sampler) else None
 
 
-def context_of(decisions: Decisions, trace_id: int) -> dict[str, str] | None:
-    """The dynamic sampling context of a trace as it is known now."""
+def context_of(
+    decisions: Decisions, trace_id: int, exchange: Exchange | None
+) -> dict[str, str] | None:
+    """The dynamic sampling context of a trace as it is known now in *exchange*; it may yet
+    change."""
     frozen = decisions.frozen(trace_id)
     if frozen is not None:
         return dict(frozen) or None
-    return sampling_context(trace_id, sentry.facts(), decisions.get(trace_id))
+    context = sampling_context(trace_id, sentry.facts(), decisions.get(trace_id))
+    name = name_in(exchange, trace_id) if context is not None else None
+    return {**context, "transaction": name} if context is not None and name else context
+
+
+def name_in(exchange: Exchange | None, trace_id: int) -> str | None:
+    """The name of the exchange's transaction, as far as it is known, unless it is a raw path or of
+    another trace."""
+    root = exchange.root if exchange is not None else None
+    if exchange is None or root is None or root.context.trace_id != trace_id:
+        return None
+    by_hand = sentry_scopes.name_set_by_hand(exchange.current_scope)
+    if by_hand is not None:
+        return by_hand
+    scope = exchange.asgi_scope or {}
+    facts = RequestFacts(
+        route=route_in(scope),
+        path=path_in(scope) or None,
+        root_path=root_path_in(scope),
+        websocket=scope.get("type") == "websocket",
+    )
+    name, source = transaction_name(root, facts=facts)
+    return name if source != "url" else None

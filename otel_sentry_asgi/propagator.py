@@ -29,10 +29,9 @@ from opentelemetry.propagators.textmap import (
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
-from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import active
-from otel_sentry_asgi._deciding import decide_by_id, otel_sampler
+from otel_sentry_asgi._deciding import decide_by_id, name_in, otel_sampler
 from otel_sentry_asgi._dsc import (
     SentryTrace,
     format_sentry_trace,
@@ -45,8 +44,6 @@ from otel_sentry_asgi._guard import contained, is_contained
 from otel_sentry_asgi._received import Received, is_ours, received_in, with_received
 from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._semconv import FULL_URL, first_text
-from otel_sentry_asgi._translate.request import route_in
-from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
 from otel_sentry_asgi.sampler import SentrySampler
 from otel_sentry_asgi.sampling import Decision, is_kept, rate_of
 
@@ -219,7 +216,7 @@ def outgoing(
     if received is not None:
         return header, received.context
     members = sampling_context(trace_id, sentry.facts(), decision) or {}
-    name = _transaction_name(trace_id)
+    name = name_in(current_exchange.get(), trace_id)
     if name and members:
         members["transaction"] = name
     if bridge is not None and members:
@@ -235,21 +232,6 @@ def _decision_without_span(span_context: SpanContext) -> Decision:
         return decision
     rate = min(decision.sample_rate, rate_of(otel_sampler()) or 0.0)
     return Decision(False, min(rate, decision.sample_rand), decision.sample_rand)
-
-
-def _transaction_name(trace_id: int) -> str | None:
-    """The name of the request that runs, as far as it is known, unless it is a raw path."""
-    exchange = current_exchange.get()
-    root = exchange.root if exchange is not None else None
-    if exchange is None or root is None or root.context.trace_id != trace_id:
-        return None
-    by_hand = sentry_scopes.name_set_by_hand(exchange.current_scope)
-    if by_hand is not None:
-        return by_hand
-    scope = exchange.asgi_scope or {}
-    facts = RequestFacts(route=route_in(scope), websocket=scope.get("type") == "websocket")
-    name, source = transaction_name(root, facts=facts)
-    return name if source != "url" else None
 
 
 def _existing_baggage(carrier: Any, context: Context | None) -> tuple[str, str]:

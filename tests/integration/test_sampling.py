@@ -189,6 +189,34 @@ report(names=names(), rates=rates(),
     assert facts["lost"] == 2
 
 
+def test_errors_name_their_transaction_to_the_sampling_as_soon_as_it_has_a_name() -> None:
+    """In a request and in a job, without literals of SQL; a raw path is no name."""
+    facts = run(
+        """
+otel()
+init()
+otel_sentry_asgi.instrument()
+async def app(scope, receive, send):
+    sentry_sdk.capture_message("early")
+    scope["path_template"] = "/orders/{id}"
+    sentry_sdk.capture_message("late")
+    raise ValueError
+get(OpenTelemetryMiddleware(app), "/orders/7")
+tracer = trace.get_tracer("job")
+statement = {"db.system": "sqlite", "db.statement": "SELECT 'ann'"}
+for name, attributes in (("job", {}), ("SELECT 'ann'", statement)):
+    with tracer.start_as_current_span(name, attributes=attributes):
+        sentry_sdk.capture_message("job")
+names()
+report(of={kind: [e.headers["trace"].get("transaction") for e in transport.envelopes
+                  if e.items[0].type == kind] for kind in ("event", "transaction")})
+"""
+    )
+    sent = ["GET /orders/{id}", "job", "SELECT ?"]
+    assert facts["of"]["transaction"] == sent
+    assert facts["of"]["event"] == [None, sent[0], *sent]
+
+
 def test_a_front_end_that_leaves_a_trace_out_of_sentry_leaves_it_to_otel() -> None:
     facts = run(
         """
