@@ -699,3 +699,25 @@ def test_a_transaction_of_sentry_sdks_own_does_not_rename_the_request() -> None:
     """)
     assert sorted(facts["names"]) == ["GET /a", "mail job", "mine"]
     assert facts["events"] == ["GET /a", "GET /a"]
+
+
+def test_what_sentry_sdk_alone_has_in_a_request_and_this_has_not(
+    init: Init, provider: TracerProvider, kent: Kent
+) -> None:
+    """As docs/limits.md says."""
+    init()
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+    seen: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(sentry_sdk.get_current_span())
+        seen.append(sentry_sdk.get_current_scope().transaction)
+
+    call(OpenTelemetryMiddleware(app, tracer_provider=provider), {**HTTP, "path": "/x"})
+    provider.force_flush()
+    sentry_sdk.get_client().close()
+
+    (transaction,) = [item.body for item in kent.transactions()]
+    assert seen == [None, None]
+    assert transaction["transaction"] == "GET /x"
+    assert "tags" not in transaction
