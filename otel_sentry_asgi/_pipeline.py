@@ -76,9 +76,11 @@ MAX_UNSAMPLED = 1_000
 PARTIAL = ".partial"
 """Ends the operation of a piece of a segment, so that statistics can tell it from a whole one."""
 
+_PREPARING = contained("turn")
 _TAKING = contained("span")
 _TELLING = contained("exceptions")
 _SENDING = contained("export")
+_REPORTING = contained("client report")
 
 _STARTED = 0
 _ENDED = 1
@@ -208,9 +210,9 @@ class Pipeline:
         token = otel_context.attach(_suppressed())
         try:
             now = self._turn_began = self._clock()
-            sentry.have_scopes()
-            self._profiles.watch()
-            self._count_unsampled()
+            for prepare in (sentry.have_scopes, self._profiles.watch, self._count_unsampled):
+                with _PREPARING:  # What fails keeps no items back.
+                    prepare()
             for item in items:
                 self._take(item, now)
             segments = (
@@ -432,7 +434,8 @@ class Pipeline:
 
     def _lost_spans(self, reason: str, spans: int, *, segments: int = 0) -> None:
         self._stats.add(f"lost.{reason}", spans)
-        self._lose(reason, (("transaction", segments), ("span", spans)))
+        with _REPORTING:  # The transport may be the application's own.
+            self._lose(reason, (("transaction", segments), ("span", spans)))
 
     def _lost_segment(self, reason: str, segment: Segment) -> None:
         self._lost_spans(reason, len(segment.children) + 1 + segment.dropped, segments=1)

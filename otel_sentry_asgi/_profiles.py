@@ -131,7 +131,8 @@ class Profiles:
             exchange.profile.stop()
             _forget(exchange)
             self._stats.add(f"lost_profiles.{reason}")
-            sentry.record_lost(reason, "profile", 1)
+            with contained("client report"):
+                sentry.record_lost(reason, "profile", 1)
 
     def stop_all(self) -> None:
         """End what runs, when nobody will tell of its end."""

@@ -20,6 +20,7 @@ import otel_sentry_asgi
 from otel_sentry_asgi import _guard, sentry
 from otel_sentry_asgi._active import active
 from otel_sentry_asgi._pipeline import IDLE_SLICE, LONG_SLICE, MANY, SLICE, Pipeline
+from otel_sentry_asgi._profiles import Profiles
 from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi._worker import Worker
@@ -435,3 +436,43 @@ def test_what_cannot_be_read_is_counted_as_lost(
     service.request("/orders", lambda: None)
     service.provider.force_flush()
     assert otel_sentry_asgi.stats()["lost.internal_sdk_error"] == 1
+
+
+def fails(*_: Any, **__: Any) -> Any:
+    raise TypeError("unexpected keyword argument")
+
+
+def test_a_loss_that_cannot_be_reported_keeps_nothing_back(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transport of the application's own may not know `quantity`."""
+    monkeypatch.setattr(_guard, "on_failure", lambda where, error: None)
+    monkeypatch.setattr(Kept, "record_lost_event", fails)
+
+    def rate(facts: Any) -> float:
+        return 0.0 if facts["transaction_context"]["name"] == "GET /unsampled" else 1.0
+
+    service = serve({"traces_sampler": rate}, settle=3_600.0)
+    for path in ("/unsampled", "/healthz", "/orders"):
+        service.request(path, lambda: None)
+    service.provider.force_flush()
+    assert [one["transaction"] for one in service.exporter.transactions] == ["GET /orders"]
+    lost = {"lost.sample_rate": 1, "lost.ignored": 1}
+    assert otel_sentry_asgi.stats().items() >= lost.items()
+
+
+@pytest.mark.parametrize(
+    ("holder", "step"),
+    [(sentry, "have_scopes"), (Profiles, "watch"), (Pipeline, "_count_unsampled")],
+)
+def test_what_fails_before_the_items_are_taken_keeps_none_back(
+    holder: Any, step: str, serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+    monkeypatch.setattr(_guard, "on_failure", lambda where, error: failed.append(where))
+    service = serve()
+    monkeypatch.setattr(holder, step, fails)
+    service.request("/orders", lambda: None)
+    service.provider.force_flush()
+    assert len(service.exporter.transactions) == 1
+    assert "turn" in failed

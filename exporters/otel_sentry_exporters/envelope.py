@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 import sentry_sdk
@@ -28,6 +30,8 @@ from otel_sentry_exporters.sdk import flush_client
 
 if TYPE_CHECKING:
     from otel_sentry_asgi.export import Clean, Exporter, Origin, Transaction
+
+logger = logging.getLogger("otel_sentry_asgi.envelope")
 
 REPORT_EVERY: Final = 30.0
 """Seconds between two client reports (sentry-sdk's own interval beside other envelopes)."""
@@ -269,9 +273,15 @@ class _Route:
 def _report(client: Any, reason: str, counts: Counts) -> None:
     for category, quantity in counts:
         if quantity > 0 and client.transport is not None:
-            client.transport.record_lost_event(reason, data_category=category, quantity=quantity)
+            try:
+                client.transport.record_lost_event(
+                    reason, data_category=category, quantity=quantity
+                )
+            except Exception:  # It may be the application's own; no transaction is lost for it.
+                logger.log(next(_levels), "a loss could not be reported", exc_info=True)
 
 
+_levels: Final = chain([logging.WARNING], repeat(logging.DEBUG))
 _WITHOUT_ANSWER: Final = frozenset({"network_error", "queue_overflow"})
 _MOMENT: Final = 0.01
 _START: Final = b'\n{"type":"transaction","length":'

@@ -644,6 +644,23 @@ def test_a_transport_of_the_applications_own_delivers(
     assert uploaders() == []
 
 
+class Uncounting(Own):
+    def record_lost_event(self, *_: Any, **__: Any) -> None:
+        raise TypeError("unexpected keyword argument 'quantity'")
+
+
+def test_a_transport_that_cannot_count_losses_loses_nothing_more(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    def shorter(event: Any, _: Any) -> Any:
+        return {**event, "spans": []}
+
+    client = init(sentry.dsn, transport=Uncounting, before_send_transaction=shorter)
+    exporter.export(transaction(2), NOWHERE)
+    exporter.lose("sample_rate", (("span", 2),))
+    assert len(client.transport.envelopes) == 1
+
+
 @pytest.mark.filterwarnings("ignore:.*[Ff]unction.*:DeprecationWarning")
 def test_a_function_as_a_transport_gets_what_sentry_sdk_gives_it(
     sentry: FakeSentry, exporter: EnvelopeExporter
