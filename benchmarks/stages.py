@@ -91,7 +91,9 @@ def _worker_stage(name: str, bridge: Any, items: list[Any]) -> Callable[[], obje
         asked.noise.has_segment(segment.root, facts, reading.data)
         if last < 3:
             return
-        transaction = pipeline._to_transaction(segment, segment.root, reading, facts, decision)
+        transaction = pipeline._to_transaction(
+            segment, segment.root, reading, facts, decision, asked
+        )
         if last < 4:
             return
         segment.exchange.policy = asked.policy

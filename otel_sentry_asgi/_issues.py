@@ -123,7 +123,8 @@ class Issues:
             if event.name == "exception" and not self._ledger.knows_event(
                 span.context.span_id, event.timestamp
             ):
-                self._told(span, event, exchange, spans)
+                with sentry_scopes.client_of(exchange):
+                    self._told(span, event, exchange, spans)
 
     def crashed(self, error: BaseException, exchange: Exchange, mechanism: str) -> None:
         """An exception leaves the application: one unhandled error, if nobody has reported it.
@@ -286,7 +287,8 @@ class Issues:
             return
         token = current_exchange.set(exchange)
         try:
-            sentry.capture(event, hint, (exchange.sentry_scope, exchange.current_scope))
+            with sentry_scopes.in_force(exchange):
+                sentry.capture(event, hint)
         finally:
             current_exchange.reset(token)
 

@@ -120,7 +120,8 @@ class Pipeline:
         self._slice_ends = 0.0
         self._turn_began = 0.0
         self._known_noise: tuple[Any, Noise] | None = None
-        self._asked: _Asked | None = None
+        self._asked: dict[Any, _Asked] = {}
+        """In this turn, by client."""
         self.traffic = OwnTraffic()
         self._assembler = Assembler(settings, self._lost_spans)
         self._unsampled: deque[str] = deque()
@@ -224,7 +225,7 @@ class Pipeline:
             for segment in segments:
                 with _TELLING:
                     self._tell_of(segment)
-                with _SENDING:
+                with _SENDING, sentry_scopes.client_of(segment.exchange):
                     self._send(segment)
                 self._breathe()
             if segments and self._rest is not None:
@@ -235,7 +236,7 @@ class Pipeline:
             times = (self._assembler.next_due(), self._tidy(now, flush), due)
             return min((at for at in times if at is not None), default=None)
         finally:
-            self._asked = None
+            self._asked.clear()
             otel_context.detach(token)
 
     def _breathe(self) -> None:
@@ -327,7 +328,7 @@ class Pipeline:
         if ignored:
             self._lost_spans("ignored", len(segment.children) - len(kept))
             segment.children = kept
-        transaction = self._to_transaction(segment, root, reading, facts, decision)
+        transaction = self._to_transaction(segment, root, reading, facts, decision, asked)
         if ignored:
             adopt(transaction["spans"], ignored)
         profile = self._profiles.link(transaction, segment)
@@ -357,12 +358,13 @@ class Pipeline:
             self._stats.add("lost.buffer_overflow", segment.dropped + too_large)
 
     def _ask(self) -> _Asked:
-        """What the client says: asked once a turn, as all its spans have ended before it, and again
-        where there is another client."""
-        client, asked = sentry.active_client(), self._asked
-        if asked is None or asked.client is not client:
+        """What the segment's client says: each is asked once a turn, as all its spans have ended
+        before it."""
+        client = sentry.active_client()
+        asked = self._asked.get(client)
+        if asked is None:
             policy = sentry.policy(self._settings)
-            asked = self._asked = _Asked(client, policy, self._noise(), sentry.facts())
+            asked = self._asked[client] = _Asked(client, policy, self._noise(), sentry.facts())
         return asked
 
     def _noise(self) -> Noise:
@@ -402,8 +404,9 @@ class Pipeline:
         reading: Reading,
         facts: RequestFacts,
         decision: Decision,
+        asked: _Asked,
     ) -> Transaction:
-        exchange, asked = segment.exchange, self._asked or self._ask()
+        exchange = segment.exchange
         is_own = segment.partial or (exchange is not None and exchange.is_root(root))
         trace_id = root.context.trace_id
         frozen = self._decisions.frozen(trace_id)

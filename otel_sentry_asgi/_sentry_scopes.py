@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
@@ -23,6 +24,7 @@ from sentry_sdk.session import Session
 from sentry_sdk.tracing_utils import Baggage, PropagationContext
 from sentry_sdk.utils import format_timestamp
 
+from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._scope import Exchange, reset
@@ -39,15 +41,13 @@ EventProcessor = Callable[[Any, Any], Any]
 class RequestScopes:
     """Forks of Sentry's isolation and current scope, and a session, for the duration of a request.
 
-    *processor* is the last to see every event of the request, *of* gives its exchange, *options*
-    are the client's.
+    *processor* is the last to see every event of the request, *of* gives its exchange, *client* is
+    the one that is active.
     """
 
     __slots__ = ("_applied", "_before", "_session", "current", "isolation")
 
-    def __init__(
-        self, processor: EventProcessor, of: weakref.ref[Exchange], options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, processor: EventProcessor, of: weakref.ref[Exchange], client: Any) -> None:
         scopes = sdk_scope.Scope
         self._before = before = scopes.get_isolation_scope(), scopes.get_current_scope()
         self.isolation = isolation = before[0].fork()
@@ -58,8 +58,8 @@ class RequestScopes:
         isolation._propagation_context, current._propagation_context = ScopeTrace(of), None
         current.add_event_processor(processor)
         _forget_name(current)
-        self._session = isolation._session = _session(options, isolation)
-        self._applied = _silence_sdk(options, current)
+        self._session = isolation._session = _session(client, isolation)
+        self._applied = _silence_sdk(client.options, current)
 
     def end(self) -> RequestSession | None:
         """Restore what was in force, where these scopes still are: each context has its own. Gives
@@ -146,6 +146,8 @@ class RequestSession(Session):
     errors = 0
     user_agent = did = ip_address = None
     session_mode = "request"
+    client: weakref.ref[Any] | None = None
+    """The one that it is for, unless that is the global one."""
 
     def __init__(self, release: str, environment: str) -> None:
         self.release = release
@@ -160,7 +162,7 @@ class RequestSession(Session):
     @property
     def key(self) -> Key:
         """Under which it is counted."""
-        return self.release or "", self.environment or "", self.minute
+        return self.release or "", self.environment or "", self.minute, self.client
 
     @property
     def how(self) -> str:
@@ -170,15 +172,19 @@ class RequestSession(Session):
         return "errored" if self.errors else "exited"
 
 
-def _session(given: Mapping[str, Any], isolation_scope: Any) -> RequestSession | None:
+def _session(client: Any, isolation_scope: Any) -> RequestSession | None:
     """A session, if the client wants them; without a release it sends none."""
+    given = client.options
     wanted = getattr(isolation_scope, "_force_auto_session_tracking", None)
     if wanted is None:
         wanted = given.get("auto_session_tracking", False)
     release = given.get("release")
     if not wanted or not release:
         return None
-    return RequestSession(str(release), str(given.get("environment") or ""))
+    session = RequestSession(str(release), str(given.get("environment") or ""))
+    if client is not sdk_scope.Scope.get_global_scope().client:
+        session.client = weakref.ref(client)
+    return session
 
 
 def _minute(number: int) -> datetime:
@@ -186,15 +192,23 @@ def _minute(number: int) -> datetime:
 
 
 def send_sessions(counts: Mapping[Key, Mapping[str, int]]) -> None:
-    """Give the counts to the client's transport, one item for a release and environment."""
-    transport = sentry_sdk.get_client().transport
+    """Give the counts to the transport of their client, if that is still there, one item for a
+    release and environment."""
+    clients: dict[Any, dict[tuple[str, str], list[Data]]] = {}
+    for (release, environment, minute, of), how in counts.items():
+        client = sentry_sdk.get_client() if of is None else of()
+        aggregate = {"started": format_timestamp(_minute(minute)), **how}
+        items = clients.setdefault(client, {})
+        items.setdefault((release, environment), []).append(aggregate)
+    for client, items in clients.items():
+        with contained("sessions"):
+            _send_items(client, items)
+
+
+def _send_items(client: Any, items: Mapping[tuple[str, str], list[Data]]) -> None:
+    transport = getattr(client, "transport", None)
     if transport is None:
         return
-    items: dict[tuple[str, str], list[Data]] = {}
-    for (release, environment, minute), how in counts.items():
-        started = _minute(minute)
-        aggregate = {"started": format_timestamp(started), **how}
-        items.setdefault((release, environment), []).append(aggregate)
     envelope = Envelope()
     for (release, environment), aggregates in items.items():
         attributes = {"release": release, "environment": environment}
@@ -206,6 +220,30 @@ def send_sessions(counts: Mapping[Key, Mapping[str, int]]) -> None:
 def tell_trace(isolation_scope: Any, exchange: Exchange) -> None:
     """Have a scope know of the trace of its *exchange*."""
     isolation_scope._propagation_context = ScopeTrace(weakref.ref(exchange))
+
+
+@contextmanager
+def in_force(exchange: Exchange) -> Iterator[None]:
+    """A block in which the scopes of *exchange* are current, as far as it has any."""
+    with ExitStack() as stack:
+        if exchange.sentry_scope is not None:
+            stack.enter_context(sdk_scope.use_isolation_scope(exchange.sentry_scope))
+        if exchange.current_scope is not None:
+            stack.enter_context(sdk_scope.use_scope(exchange.current_scope))
+        yield
+
+
+def client_of(exchange: Exchange | None) -> AbstractContextManager[object]:
+    """`in_force` where one of the scopes has a client of its own, so that this is the active one.
+    Most have none: there the block changes nothing and costs next to nothing."""
+    if exchange is not None:
+        for sentry_scope in (exchange.current_scope, exchange.sentry_scope):
+            if sentry_scope is not None and sentry_scope.client.is_active():
+                return in_force(exchange)
+    return _AS_IT_IS
+
+
+_AS_IT_IS = nullcontext()
 
 
 def fork_isolation() -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ request: 9 us. Here the client gets the same session to note errors on, and the 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 EVERY = 60.0
 """Seconds after which what has been counted is sent (sentry-sdk's own interval)."""
 
-Key = tuple[str, str, int]
-"""Release, environment, and the minute in which the requests began, in minutes since 1970."""
+Key = tuple[str, str, int, "weakref.ref[Any] | None"]
+"""Release, environment, the minute in which the requests began, in minutes since 1970, and the
+Sentry client, None for the global one."""
 
 
 class Sessions:

@@ -74,7 +74,8 @@ class Exporter(Protocol):
 
     One that knows better than the client when a report arrives may have a method
     `lose(reason, counts)`, with pairs of one of Sentry's categories and a quantity, for what is
-    lost before it is exported. It is called from any thread, also those of requests.
+    lost before it is exported. It is called from any thread, also those of requests; for a whole
+    transaction under the Sentry client that this would have gone to.
     """
 
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:

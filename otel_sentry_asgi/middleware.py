@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Token
 from types import MethodType, TracebackType
 from typing import Any
@@ -103,7 +103,7 @@ class _Request:
         try:
             client = self._bridge.client()
             if client is not None:
-                self._begin(client.options)
+                self._begin(client)
         except BaseException as error:
             if not is_contained("request", error):
                 raise
@@ -155,13 +155,13 @@ class _Request:
         if self._previous is not None:
             self._bridge.leave(exchange, self._previous)
 
-    def _begin(self, options: Mapping[str, Any]) -> None:
+    def _begin(self, client: Any) -> None:
         exchange = self._unit_of_outer_layer() or Exchange(None)
         exchange.asgi_scope = self._scope
         exchange.current = _current() or exchange.current
         of = weakref.ref(exchange)
         finish = MethodType(self._bridge.events.finish, of)
-        self._scopes = scopes = sentry_scopes.RequestScopes(finish, of, options)
+        self._scopes = scopes = sentry_scopes.RequestScopes(finish, of, client)
         exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
         self._exchange = exchange
         self._token = current_exchange.set(exchange)

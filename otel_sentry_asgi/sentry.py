@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime, timezone
@@ -144,9 +143,9 @@ def ignored_statuses() -> Collection[int]:
 
 
 def handles_backpressure() -> bool:
-    """Whether the client does (`enable_backpressure_handling`); sees to it that its monitor is at
-    work."""
-    monitor = sentry_sdk.get_client().monitor
+    """Whether the global client does (`enable_backpressure_handling`): it is for all requests. Sees
+    to it that its monitor is at work."""
+    monitor = sentry_sdk.get_global_scope().client.monitor
     if monitor is None:
         return False
     monitor.is_healthy()
@@ -278,21 +277,23 @@ def fill_defaults(event: Any, defaults: Mapping[str, str], given: Mapping[str, A
             event.setdefault(key, value)
 
 
-_policies: tuple[weakref.ref[Any], Any, Settings, Policy] | None = None
+MAX_POLICIES = 8
+"""Policies that are remembered."""
+
+_policies: tuple[tuple[Any, Settings, Policy], ...] = ()
 
 
 def policy(settings: Settings) -> Policy:
-    """The policy that the client's options and ours ask for; made anew when the client or one of
-    them changes."""
+    """The policy that the client's options and ours ask for. The latest are remembered: clients of
+    several requests may take turns."""
     global _policies
-    client = sentry_sdk.get_client()
-    given = _deciding(client)
-    known = _policies
-    if known and known[0]() is client and known[1] == given and known[2] is settings:
-        return known[3]
+    given = _deciding(sentry_sdk.get_client())
+    for known in _policies:
+        if known[0] == given and known[1] is settings:
+            return known[2]
     made = _made(given, settings)
     # A copy: the options are the application's to change.
-    _policies = (weakref.ref(client), deepcopy(given), settings, made)
+    _policies = ((deepcopy(given), settings, made), *_policies[: MAX_POLICIES - 1])
     return made
 
 
@@ -391,17 +392,9 @@ def to_error(error: BaseException, *, mechanism: str, handled: bool) -> tuple[Er
     return event, hint  # type: ignore[return-value]
 
 
-def capture(event: Any, hint: Data, scopes: tuple[Any, Any] | None = None) -> None:
-    """Give an event to the client; with *scopes* (isolation, current) as if they were in force."""
-    if scopes is None or scopes[0] is None:
-        sentry_sdk.capture_event(event, hint=hint)
-        return
-    with sdk_scope.use_isolation_scope(scopes[0]):
-        if scopes[1] is None:
-            sentry_sdk.capture_event(event, hint=hint)
-            return
-        with sdk_scope.use_scope(scopes[1]):
-            sentry_sdk.capture_event(event, hint=hint)
+def capture(event: Any, hint: Data) -> None:
+    """Give an event to the client."""
+    sentry_sdk.capture_event(event, hint=hint)
 
 
 def record_lost(reason: str, category: str, quantity: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
+from sentry_sdk.utils import Dsn
 
 import otel_sentry_asgi
 from otel_sentry_asgi import _guard, sentry
@@ -22,8 +24,10 @@ from otel_sentry_asgi._active import active
 from otel_sentry_asgi._pipeline import IDLE_SLICE, LONG_SLICE, MANY, SLICE, Pipeline
 from otel_sentry_asgi._profiles import Profiles
 from otel_sentry_asgi._scope import current_exchange
+from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi._worker import Worker
+from otel_sentry_asgi.sentry import MAX_POLICIES
 from otel_sentry_asgi.testing import RecordingExporter
 from tests.integration.prelude import DSN, Kept
 
@@ -425,6 +429,101 @@ def test_another_client_has_its_own_policy_within_a_turn(
     told = {one["transaction"]: one["contexts"]["trace"] for one in service.exporter.transactions}
     assert told["first"]["data"]["user.id"] == "7"
     assert "user.id" not in told["second"]["data"]
+
+
+class Tenant:
+    """A client of its own for some requests."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.transport = Kept()
+        given = {"traces_sample_rate": 1.0, "default_integrations": False, **options}
+        dsn = f"http://{name}@127.0.0.1:9/2"
+        self.transport.parsed_dsn = Dsn(dsn)
+        self.client = sentry_sdk.Client(dsn=dsn, transport=self.transport, **given)
+
+    def take_over(self) -> None:
+        sentry_sdk.get_isolation_scope().set_client(self.client)
+
+
+def test_what_the_client_of_the_requests_own_scope_says_counts(
+    serve: Callable[..., Service],
+) -> None:
+    """Whichever come together in a turn."""
+    personal = {"user_info": True}
+    service = serve({"data_collection": personal, "release": "global@1"}, settle=3_600.0)
+    closed = Tenant("closed", release="closed@1")
+    opened = Tenant("opened", data_collection=personal, trace_ignore_status_codes={404})
+
+    def inside(tenant: Tenant | None, name: str) -> None:
+        if tenant is not None:
+            tenant.take_over()
+        service.tracer.start_span(name, attributes={"user.id": "7"}).end()
+
+    for name, tenant in (("closed", closed), ("global", None), ("opened", opened)):
+        service.request(f"/{name}", partial(inside, tenant, name))
+    service.request("/not", partial(inside, opened, ""), **{"http.response.status_code": 404})
+    service.provider.force_flush()
+
+    seen = {one["transaction"]: one for one in service.exporter.transactions}
+    assert seen.keys() == {"GET /closed", "GET /global", "GET /opened"}
+    users = {name: one["spans"][0]["data"].get("user.id") for name, one in seen.items()}
+    assert users == {"GET /closed": None, "GET /global": "7", "GET /opened": "7"}
+    contexts = [one["contexts"]["trace"]["dynamic_sampling_context"] for one in seen.values()]
+    releases = {one["public_key"]: one.get("release") for one in contexts}
+    assert releases.keys() == {"closed", "public", "opened"}
+    assert (releases["closed"], releases["public"]) == ("closed@1", "global@1")
+    assert opened.transport.lost == [("ignored", "transaction", 1), ("ignored", "span", 2)]
+    assert service.lost() == {}
+
+
+def test_an_exception_of_which_there_is_only_text_follows_its_requests_client(
+    serve: Callable[..., Service],
+) -> None:
+    service = serve()
+    tenant = Tenant("tenant", include_source_context=False)
+    stack = f'Traceback (most recent call last):\n  File "{__file__}", line 1, in work\n    x\nE: e'
+    told = {
+        "exception.type": "E",
+        "exception.message": "e",
+        "exception.stacktrace": stack,
+    }
+    with service.tracer.start_as_current_span("job") as job:
+        tenant.take_over()
+        job.add_event("exception", told)
+    service.provider.force_flush()
+    items = [item for one in tenant.transport.envelopes for item in one.items]
+    [event] = [json for item in items if (json := item.payload.json) is not None]
+    [frame] = event["exception"]["values"][0]["stacktrace"]["frames"]
+    assert "post_context" not in frame
+
+
+def test_one_requests_client_does_not_say_whether_there_is_backpressure(
+    serve: Callable[..., Service],
+) -> None:
+    serve()
+    with sentry_sdk.new_scope() as scope:
+        scope.set_client(Tenant("tenant", enable_backpressure_handling=False).client)
+        assert sentry.handles_backpressure()
+
+
+def test_a_few_policies_are_remembered(serve: Callable[..., Service]) -> None:
+    serve()
+    settings = Settings()
+
+    def policy_of(client: Any) -> Any:
+        with sentry_sdk.new_scope() as scope:
+            scope.set_client(client)
+            return sentry.policy(settings)
+
+    personal = [{"user_info": wanted} for wanted in (False, True)]
+    clients = [Tenant("tenant", data_collection=one).client for one in personal]
+    first, second = map(policy_of, clients)
+    assert first is not second
+    assert policy_of(clients[0]) is first
+    assert policy_of(clients[1]) is second
+    for number in range(MAX_POLICIES):
+        sentry.policy(Settings(hash_key=str(number)))
+    assert policy_of(clients[0]) is not first
 
 
 def test_what_cannot_be_read_is_counted_as_lost(

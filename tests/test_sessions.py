@@ -1,5 +1,6 @@
 """Sessions are counted as sentry-sdk counts them."""
 
+import gc
 import weakref
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -10,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentry_sdk.session import Session
 
+from otel_sentry_asgi import _guard
 from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._sessions import EVERY, Key, Sessions
 from otel_sentry_asgi.testing import HandClock
 
-KEY: Key = ("shop@1.0", "production", 29_000_000)
+KEY: Key = ("shop@1.0", "production", 29_000_000, None)
 
 Status = Literal["ok", "crashed", "abnormal"]
 
@@ -138,7 +140,7 @@ def _by_attributes(payloads: list[Any]) -> dict[Any, Any]:
 
 def request_scopes(envelopes: Envelopes) -> sentry_scopes.RequestScopes:
     of = weakref.ref(Exchange(None))
-    return sentry_scopes.RequestScopes(lambda event, _: event, of, envelopes.client.options)
+    return sentry_scopes.RequestScopes(lambda event, _: event, of, envelopes.client)
 
 
 def test_without_a_release_there_is_none(envelopes: Envelopes) -> None:
@@ -162,3 +164,51 @@ def test_an_error_event_marks_the_session(envelopes: Envelopes) -> None:
     assert session is not None
     assert session.how == "errored"
     assert session.key[:2] == ("shop@1.0", "production")
+
+
+def session_of(client: Any) -> sentry_scopes.RequestSession:
+    with sentry_sdk.new_scope() as scope:
+        scope.set_client(client)
+        session = sentry_scopes.RequestScopes(lambda event, _: event, client).end()
+    assert session is not None
+    return session
+
+
+def test_counts_go_to_the_client_whose_release_they_have() -> None:
+    """The others' are sent, too, where one of them cannot."""
+    failed: list[str] = []
+    ours, theirs = Envelopes(release="shop@1.0"), Envelopes(release="tenant@2.0")
+    broken = Envelopes(release="broken@3.0")
+    sessions = Sessions(HandClock(), sentry_scopes.send_sessions)
+    sentry_sdk.get_global_scope().set_client(ours.client)
+    try:
+        for kept in (broken, theirs, ours, theirs):
+            session = session_of(kept.client)
+            sessions.add(session.key, session.how)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_guard, "on_failure", lambda where, _: failed.append(where))
+            patch.setattr(broken.client.transport, "capture_envelope", lambda: None)
+            sessions.flush()
+    finally:
+        sentry_sdk.get_global_scope().set_client(None)
+    assert _by_attributes(ours.payloads) == {counted("shop@1.0"): {"exited": 1}}
+    assert _by_attributes(theirs.payloads) == {counted("tenant@2.0"): {"exited": 2}}
+    assert failed == ["sessions"]
+
+
+def counted(release: str) -> tuple[tuple[str, str], ...]:
+    return ("environment", "production"), ("release", release)
+
+
+def test_counts_of_a_client_that_is_gone_go_nowhere() -> None:
+    ours = Envelopes(release="shop@1.0")
+    sessions = Sessions(HandClock(), sentry_scopes.send_sessions)
+    sentry_sdk.get_global_scope().set_client(ours.client)
+    try:
+        session = session_of(Envelopes(release="tenant@2.0").client)
+        sessions.add(session.key, session.how)
+        gc.collect()
+        sessions.flush()
+    finally:
+        sentry_sdk.get_global_scope().set_client(None)
+    assert ours.payloads == []
