@@ -145,12 +145,15 @@ class Bridge:
         """A span has ended: hand it to the worker.
 
         Of OTel's spans of single messages nobody is told. (Exceptions on them are seen alive.)
-        Known here, three spans of each request are not kept until it is sent.
+        Known here, three spans of each request are not kept until it is sent. Nor are those without
+        a decision while no client sends: it is asked for only there.
         """
         if self.settings.keep_asgi_spans or not is_asgi_event(span):
             exchange = current_exchange.get()
             known = self.decisions.known(span.context.trace_id)
-            if known is None or self._may_be_sent(known):
+            if known is None and not sentry.is_ready():
+                pass  # It would go to nobody.
+            elif known is None or self._may_be_sent(known):
                 if self.profiles.on:
                     self.profiles.span_ended(span, exchange)
                 self.pipeline.ended(span, exchange, wake=exchange is None or is_local_root(span))

@@ -187,18 +187,45 @@ def test_without_a_client_it_is_inert_and_says_why_once(given: str, why: str) ->
     facts = scenario(
         PROVIDER
         + f"""
+import threading
 {given}
 log = Log()
 trace.set_tracer_provider(TracerProvider())
 otel_sentry_asgi.instrument()
-codes = get(OpenTelemetryMiddleware(hello), "/a", "/boom", "/a")
-report(codes=codes, log=log.messages, stats=otel_sentry_asgi.stats())
+app = OpenTelemetryMiddleware(hello)
+codes = get(app, "/a")
+with trace.get_tracer("shop").start_as_current_span("job"):
+    pass
+threads = [thread.name for thread in threading.enumerate()]
+codes += get(app, "/boom", "/a")
+assert otel_sentry_asgi._active.active().pipeline.force_flush(5)
+report(codes=codes, log=log.messages, stats=otel_sentry_asgi.stats(), threads=threads)
 """
     )
 
     assert facts["codes"] == [200, 500, 200]
     assert facts["log"] == [f"nothing is sent to Sentry: {why}"]
     assert facts["stats"] == {}
+    assert "otel-sentry-asgi" not in facts["threads"]
+
+
+def test_what_ends_once_there_is_a_client_is_sent() -> None:
+    """Also where it began before."""
+    facts = scenario(
+        PROVIDER
+        + """
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+tracer = trace.get_tracer("shop")
+with tracer.start_as_current_span("early"):
+    init()
+    tracer.start_span("child").end()
+report(names=names(), stats=otel_sentry_asgi.stats())
+"""
+    )
+
+    assert facts["names"] == ["early"]
+    assert facts["stats"] == {"spans": 2, "transactions": 1}
 
 
 @pytest.mark.parametrize(
