@@ -56,7 +56,7 @@ def why_inert() -> str | None:
     if not client.is_active():
         return "sentry_sdk.init() has not been called"
     if client.transport is None and not getattr(client, "spotlight", None):
-        return "the Sentry client has no DSN"
+        return f"the Sentry client has {'been closed' if client.dsn else 'no DSN'}"
     return None
 
 

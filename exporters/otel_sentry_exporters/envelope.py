@@ -130,6 +130,10 @@ class EnvelopeExporter:
             self._count("ratelimit_backoff", spans)
             route.lose("ratelimit_backoff", (*_counts(spans), ("profile", profiles)))
             return
+        spotlight = getattr(client, "spotlight", None)
+        if delivery is None and client.transport is None and not spotlight:
+            self._count("network_error", spans)  # The client has been closed: nobody to report to.
+            return
         hint: dict[str, Any] = {}
         prepared = prepare(event, client, scopes, hint, route.lose, profiles=profiles)
         if prepared is None:
@@ -149,7 +153,6 @@ class EnvelopeExporter:
         if origin.profile is not None:
             item = PayloadRef(json=origin.profile.to_item(prepared))
             others.insert(0, Item(item, type="profile"))
-        spotlight = getattr(client, "spotlight", None)
         if delivery is None or spotlight:
             envelope = Envelope(headers, [Item(PayloadRef(json=prepared), type="transaction")])
             envelope.items.extend(others)
@@ -246,7 +249,9 @@ class _Route:
         now = time.monotonic()
         if reason is None and now - self._reported_at > REPORT_EVERY:
             self._reported_at = now
-            self.client.transport.flush(_MOMENT)
+            transport = self.client.transport
+            if transport is not None:  # Else the client has been closed.
+                transport.flush(_MOMENT)
 
     def lose(self, reason: str, counts: Counts) -> None:
         """Something is lost that was never put: have it in the client's next report, or when it is

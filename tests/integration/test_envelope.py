@@ -709,6 +709,34 @@ def test_without_a_client_nothing_happens(exporter: EnvelopeExporter) -> None:
     assert exporter.force_flush(LONG)
 
 
+def test_what_comes_for_a_client_that_was_closed_is_lost(
+    sentry: FakeSentry, exporter: EnvelopeExporter
+) -> None:
+    init(sentry.dsn).close(timeout=0)
+    exporter.export(transaction(2), NOWHERE)
+    assert exporter.lost == {"network_error": 3}
+    assert sentry.uploads == []
+
+
+def test_a_connection_outlives_its_client(
+    sentry: FakeSentry,
+    exporter: EnvelopeExporter,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its reports do not."""
+    monkeypatch.setattr(envelope, "REPORT_EVERY", 0.0)
+    client = init(sentry.dsn)
+    exporter.export(transaction(), NOWHERE)
+    assert exporter.force_flush(LONG)
+    client.close(timeout=0)
+    exporter.export(transaction(), NOWHERE)
+    wait_delivered(exporter)
+    assert len(ids_of(sentry)) == 2
+    assert exporter.lost == {}
+    assert caplog.messages == []
+
+
 def test_a_client_that_is_set_later_gets_what_comes_later(
     sentry: FakeSentry, exporter: EnvelopeExporter
 ) -> None:

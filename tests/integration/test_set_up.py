@@ -209,6 +209,24 @@ report(codes=codes, log=log.messages, stats=otel_sentry_asgi.stats(), threads=th
     assert "otel-sentry-asgi" not in facts["threads"]
 
 
+def test_a_client_that_was_closed_is_said_to_be() -> None:
+    facts = scenario(
+        PROVIDER
+        + """
+init()
+sentry_sdk.get_client().close()
+log = Log()
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+get(OpenTelemetryMiddleware(hello), "/a")
+report(log=log.messages, stats=otel_sentry_asgi.stats())
+"""
+    )
+
+    assert facts["log"] == ["nothing is sent to Sentry: the Sentry client has been closed"]
+    assert facts["stats"] == {}
+
+
 def test_what_ends_once_there_is_a_client_is_sent() -> None:
     """Also where it began before."""
     facts = scenario(
