@@ -138,27 +138,26 @@ def _by_attributes(payloads: list[Any]) -> dict[Any, Any]:
     return found
 
 
-def request_scopes(envelopes: Envelopes) -> sentry_scopes.RequestScopes:
-    of = weakref.ref(Exchange(None))
-    return sentry_scopes.RequestScopes(lambda event, _: event, of, envelopes.client)
+def request_scopes(client: Any) -> sentry_scopes.RequestScopes:
+    return sentry_scopes.RequestScopes(lambda event, _: event, weakref.ref(Exchange(None)), client)
 
 
 def test_without_a_release_there_is_none(envelopes: Envelopes) -> None:
     envelopes.client.options["release"] = None
-    scopes = request_scopes(envelopes)
+    scopes = request_scopes(envelopes.client)
     assert scopes.end() is None
 
 
 def test_a_session_that_the_application_has_ended_is_not_counted_again(
     envelopes: Envelopes,
 ) -> None:
-    scopes = request_scopes(envelopes)
+    scopes = request_scopes(envelopes.client)
     scopes.isolation.end_session()
     assert scopes.end() is None
 
 
 def test_an_error_event_marks_the_session(envelopes: Envelopes) -> None:
-    scopes = request_scopes(envelopes)
+    scopes = request_scopes(envelopes.client)
     sentry_sdk.capture_exception(ValueError())
     session = scopes.end()
     assert session is not None
@@ -169,7 +168,7 @@ def test_an_error_event_marks_the_session(envelopes: Envelopes) -> None:
 def session_of(client: Any) -> sentry_scopes.RequestSession:
     with sentry_sdk.new_scope() as scope:
         scope.set_client(client)
-        session = sentry_scopes.RequestScopes(lambda event, _: event, client).end()
+        session = request_scopes(client).end()
     assert session is not None
     return session
 
