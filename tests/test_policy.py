@@ -1,6 +1,7 @@
 """What may leave: payloads as a whole, and the policy that Sentry's options ask for."""
 
 import dataclasses
+import time
 import warnings
 from copy import deepcopy
 from typing import Any, cast
@@ -17,7 +18,7 @@ from otel_sentry_asgi._policy import (
     Policy,
     to_policy,
 )
-from otel_sentry_asgi._policy._rules import ADDRESS_HEADER_TERMS, SECRET_HEADER_TERMS
+from otel_sentry_asgi._policy._rules import PERSONAL_HEADER_TERMS, SECRET_HEADER_TERMS
 from tests.policies import COLLECTING, EMPTY, OPEN, POLICIES, PRIVATE, STRICT, STRICTEST
 
 STATEMENT = "SELECT * FROM users WHERE name = 'bob'"
@@ -262,11 +263,91 @@ def test_headers_of_proxies_that_prove_who_somebody_is_are_filtered(
     assert policy.request({"headers": headers}) == {"headers": {f"x-{term}-x": FILTERED}}
 
 
-@pytest.mark.parametrize("term", ADDRESS_HEADER_TERMS)
-def test_headers_with_an_address_are_filtered_without_personal_data(term: str) -> None:
+@pytest.mark.parametrize("term", PERSONAL_HEADER_TERMS)
+def test_headers_of_who_and_where_the_client_is_are_filtered_without_personal_data(
+    term: str,
+) -> None:
     headers = {f"x-{term}": "192.0.2.7"}
     assert PRIVATE.request({"headers": headers}) == {"headers": {f"x-{term}": FILTERED}}
     assert OPEN.request({"headers": headers}) == {"headers": headers}
+
+
+# Names, and whether they stay without and with personal data.
+HEADERS = [
+    (
+        """
+        Sec-WebSocket-Protocol Cookie2 X-Set-Cookie X-Original-Cookie X-Pass X-PW X-Passphrase
+        X-MFA-Code X-2FA-Code X-SSL-Client-DN SSL-Client-Serial X-Tls-Client-Dn X-Client-Dn
+        X-Client-Cert
+        """,
+        (False, False),
+    ),
+    (
+        """
+        CloudFront-Viewer-Address X-Envoy-Downstream-Address X-Source-Address X-Peer-Address
+        CloudFront-Viewer-Latitude CloudFront-Viewer-Longitude CloudFront-Viewer-City
+        CloudFront-Viewer-Postal-Code X-AppEngine-CityLatLong X-AppEngine-City X-Akamai-Edgescape
+        CF-IPCity CF-IPLatitude CF-IPLongitude CF-Postal-Code X-MS-CLIENT-PRINCIPAL
+        X-MS-CLIENT-PRINCIPAL-NAME X-Pomerium-Claim-Groups X-Credential-Identifier
+        X-Consumer-Custom-ID X-Consumer-Username From Email X-Email X-Login-Email
+        """,
+        (False, True),
+    ),
+    (
+        """
+        X-Forwarded-Proto X-Forwarded-Host X-Forwarded-Port X-Forwarded-Prefix Accept Host
+        X-Velocity CloudFront-Viewer-Country X-Passthrough Platform-From
+        """,
+        (True, True),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"), [(name, stays) for names, stays in HEADERS for name in names.split()]
+)
+def test_each_header_of_the_table(name: str, stays: tuple[bool, bool]) -> None:
+    for policy, kept in zip((PRIVATE, OPEN), stays, strict=True):
+        cleaned = policy.request({"headers": {name: "bob"}})
+        assert cleaned == {"headers": {name: "bob" if kept else FILTERED}}
+        captured = f"http.request.header.{name.lower().replace('-', '_')}"
+        assert policy.attributes({captured: ["bob"]})[captured] == (["bob"] if kept else FILTERED)
+
+
+def test_the_clients_own_terms_may_name_what_is_excepted_from_those_of_sentry_sdk() -> None:
+    policy = dataclasses.replace(PRIVATE, headers=KeyValueRule("denylist", ("forwarded",)))
+    headers = {"x-forwarded-proto": "https"}
+    assert policy.request({"headers": headers}) == {"headers": {"x-forwarded-proto": FILTERED}}
+    assert PRIVATE.request({"headers": headers}) == {"headers": headers}
+
+
+USERS = "user.id enduser.id user.email userId enduser_email client.address network.peer.address"
+
+
+@pytest.mark.parametrize("key", USERS.split())
+def test_baggage_of_a_caller_has_no_user_without_personal_data(key: str) -> None:
+    baggage = f"shop=north,{key}=bob;level=1, {key} = bob"
+    cleaned = f"shop=north,{key}={FILTERED};level=1, {key} ={FILTERED}"
+    for headers in ({"baggage": baggage}, {"baggage": cleaned}):
+        assert PRIVATE.request({"headers": headers}) == {"headers": {"baggage": cleaned}}
+    assert OPEN.request({"headers": {"baggage": baggage}}) == {"headers": {"baggage": baggage}}
+
+
+def test_hostile_keys_of_baggage_take_no_more_than_their_length() -> None:
+    began = time.perf_counter()
+    for key in ("a." * 100_000, "a" * 200_000):
+        assert PRIVATE.attributes({"http.request.header.baggage": f"{key}=x"}) == {
+            "http.request.header.baggage": f"{key}={FILTERED}"
+        }
+    assert time.perf_counter() - began < 1
+
+
+def test_baggage_follows_the_settings_of_attributes_of_its_names() -> None:
+    actions = (("shop", "drop"), ("user.id", "keep"), ("n", "hash"))
+    policy = dataclasses.replace(PRIVATE, actions=actions, hash_key="k")
+    assert policy.request({"headers": {"baggage": "shop=x,user.id=y,n=z,session.id=x,a=b"}}) == {
+        "headers": {"baggage": f"shop={FILTERED},user.id=y,n={FILTERED},session.id={FILTERED},a=b"}
+    }
 
 
 def test_an_allow_list_keeps_the_names_of_all_headers_and_the_values_of_its_own() -> None:

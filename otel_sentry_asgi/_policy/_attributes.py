@@ -123,7 +123,7 @@ TABLE: Final[tuple[Row, ...]] = (
         rpc.connect_rpc.response.metadata.
         """,
         "Credentials and cookies are `[Filtered]` in any case: cookies leave one by one, in "
-        "`request.cookies`.",
+        "`request.cookies`. So is `sec-websocket-protocol`, where browsers send tokens.",
     ),
     _row(
         Category.REQUEST_BODY,

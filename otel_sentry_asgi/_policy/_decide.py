@@ -15,8 +15,13 @@ from otel_sentry_asgi._policy._attributes import Category, after_prefix, categor
 from otel_sentry_asgi._policy._body import clean_body, clean_body_text
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._rules import (
-    ADDRESS_HEADER_TERMS,
     FILTERED,
+    IMPERSONAL,
+    IMPERSONAL_HEADERS,
+    INSENSITIVE,
+    PERSONAL_BAGGAGE_TERMS,
+    PERSONAL_HEADER_TERMS,
+    PERSONAL_HEADERS,
     SECRET_HEADER_TERMS,
     SECRET_HEADERS,
     URL_HEADERS,
@@ -40,6 +45,8 @@ Cleaner = Callable[[Any, Mapping[str, Any]], Any]
 """Gives what stays of a value; the second argument is the attributes around it, uncleaned."""
 
 _LONGEST_METHOD: Final = 64
+_LONGEST_NAME: Final = 256
+"""Of an attribute in baggage: callers choose it, and each of its dots is looked at."""
 _HASHED: Final = later(r"hmac:[0-9a-f]{32}")
 
 
@@ -80,21 +87,38 @@ def header_rule(name: str, of: Collection) -> Rule:
     # Also the single cookies of `http.request.header.cookie.<name>`.
     if folded.partition(".")[0] in SECRET_HEADERS:
         return _filter("credentials and cookies never leave in headers")
-    if not of.headers.allows(folded, of.terms):
-        return _filter(_why_not(folded, of.headers, of.terms))
+    # sentry-sdk's own terms; those of the client's `data_collection` count.
+    is_excepted = of.headers is IMPERSONAL and folded in IMPERSONAL_HEADERS
+    rule = INSENSITIVE if is_excepted else of.headers
+    if not rule.allows(folded, of.terms):
+        return _filter(_why_not(folded, rule, of.terms))
     if term := term_in(folded, SECRET_HEADER_TERMS):
         return _filter(f"a header with {term!r} proves who somebody is")
-    if not of.user_info and (term := term_in(folded, ADDRESS_HEADER_TERMS)):
-        return _filter(f"a header with {term!r} has the client's address; user_info is off")
+    if not of.user_info and (folded in PERSONAL_HEADERS or term_in(folded, PERSONAL_HEADER_TERMS)):
+        return _filter("the header tells who or where the client is; user_info is off")
     if folded in URL_HEADERS:
         return Rule(_URL_DOES, "a header that is a URL", _each(_url_cleaner(of)), leaves_plain=True)
     if folded == "baggage":
         return Rule(
             "kept by key",
-            "entries of baggage are like parameters",
-            _each(lambda text: clean_baggage(text, of.query, of.terms)),
+            "entries of baggage are like parameters, and like attributes of their names",
+            _each(lambda text: clean_baggage(text, of.query, of.terms, _denies_in_baggage(of))),
         )
     return _by_text(of, "a header without a sensitive term")
+
+
+def _denies_in_baggage(of: Collection) -> Callable[[str], bool]:
+    """Of a key whether it tells of the user or would not be kept as an attribute."""
+
+    def denies(key: str) -> bool:
+        if len(key) > _LONGEST_NAME:
+            return True
+        if not of.user_info and of.action(key) is None and term_in(key, PERSONAL_BAGGAGE_TERMS):
+            return True
+        rule = rule_of(key, of)
+        return rule.clean is not None and not rule.leaves_plain
+
+    return denies
 
 
 def _keep(because: str) -> Rule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_plus
@@ -44,7 +44,16 @@ _SIGNATURES: Final = frozenset({"sig", "signature", "x-goog-signature", "x-amz-s
 
 # Headers whose value is never anything but a secret, or the cookies, which have rules of their own.
 SECRET_HEADERS: Final = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"}
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+        "x-pass",
+        "x-pw",
+        "sec-websocket-protocol",  # Browsers can send a token nowhere else.
+    }
 )
 
 # Headers whose value is a URL.
@@ -62,11 +71,57 @@ URL_HEADERS: Final = frozenset(
     }
 )
 
-# In the names of headers only: certificates, signatures, one-time codes, identities from proxies.
-SECRET_HEADER_TERMS: Final = ("oidc", "dpop", "cert", "-s-dn", "signature", "otp", "x-pin")
+# In the names of headers only: cookies, certificates, signatures, one-time codes, identities from
+# proxies.
+SECRET_HEADER_TERMS: Final = (
+    "cookie",
+    "oidc",
+    "dpop",
+    "cert",
+    "-s-dn",
+    "ssl-client",
+    "tls-client",
+    "client-dn",
+    "signature",
+    "otp",
+    "x-pin",
+    "mfa",
+    "2fa",
+    "passphrase",
+)
 
-# Addresses of the client under names that sentry-sdk's terms do not match.
-ADDRESS_HEADER_TERMS: Final = ("clientip", "client-addr", "socketip", "external-addr")
+# Who and where the client is, under names that sentry-sdk's terms do not match.
+PERSONAL_HEADER_TERMS: Final = (
+    "clientip",
+    "client-addr",
+    "socketip",
+    "external-addr",
+    "viewer-addr",
+    "envoy-downstream",
+    "source-addr",
+    "peer-addr",
+    "latitude",
+    "longitude",
+    "latlong",
+    "-city",
+    "postal-code",
+    "edgescape",
+    "client-geo",
+    "client-principal",
+    "pomerium-claim",
+    "credential-id",
+    "x-consumer-",
+    "email",
+)
+PERSONAL_HEADERS: Final = frozenset({"from"})
+
+# Which one of `PERSONAL_TERMS` denies, though it is the service that they are about.
+IMPERSONAL_HEADERS: Final = frozenset(
+    {"x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"}
+)
+
+# Keys of baggage that tell of the user: `userId`, `enduser_email`.
+PERSONAL_BAGGAGE_TERMS: Final = ("user", "email")
 
 _LONGEST_FLAG: Final = 20
 _PAIRS: Final = later(r"([&;])")
@@ -149,14 +204,24 @@ def _clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...], nested:
     )
 
 
-def clean_baggage(text: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
-    """The value of a `baggage` header, entries and their properties by key like parameters."""
+def clean_baggage(
+    text: str,
+    rule: KeyValueRule,
+    extra: tuple[str, ...] = (),
+    denies: Callable[[str], bool] = lambda _key: False,
+) -> str:
+    """The value of a `baggage` header, entries and their properties by key like parameters; without
+    the values of keys that *denies*, too."""
     if rule.mode == "off":
         return FILTERED
-    return "".join(
-        part if part in ",;" else _clean_pair(part, rule, extra, nested=False)
-        for part in _ENTRIES.split(text)
-    )
+
+    def cleaned(part: str) -> str:
+        name, _, value = part.partition("=")
+        if value and denies(unquote_plus(name).strip()):
+            return f"{name}={FILTERED}"
+        return _clean_pair(part, rule, extra, nested=False)
+
+    return "".join(part if part in ",;" else cleaned(part) for part in _ENTRIES.split(text))
 
 
 def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], nested: bool) -> str:

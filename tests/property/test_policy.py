@@ -226,7 +226,8 @@ _FORBIDDEN = """
 _HEADERS = """
     authorization proxy-authorization cookie x-api-key x-forwarded-for forwarded x-real-ip
     true-client-ip remote-addr via x-csrf-token x-session-id x-auth-token x-user-name
-    set-cookie x-secret
+    set-cookie x-secret sec-websocket-protocol x-ssl-client-dn cloudfront-viewer-address from
+    cookie2 x-email
 """
 FORBIDDEN, HEADERS = _FORBIDDEN.split(), _HEADERS.split()
 CAPTURED = [
