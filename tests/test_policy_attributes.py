@@ -18,8 +18,12 @@ PLAIN_SQL = "SELECT * FROM users WHERE name = ? AND age > ?"
 
 # Names, value, and what comes of it under the four policies: private, open, collecting, strict.
 ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
-    ("http.client_ip client.address", "192.0.2.7", (DROP, KEEP, KEEP, DROP)),
-    ("client.port", 5000, (DROP, KEEP, KEEP, DROP)),
+    (
+        "http.client_ip client.address client.socket.address source.address",
+        "192.0.2.7",
+        (DROP, KEEP, KEEP, DROP),
+    ),
+    ("client.port client.socket.port source.port", 5000, (DROP, KEEP, KEEP, DROP)),
     ("http.host http.server_name net.host.name server.address", "h", (KEEP, KEEP, KEEP, KEEP)),
     ("net.host.ip network.local.address", "10.0.0.1", (KEEP, KEEP, KEEP, KEEP)),
     ("server.port net.host.port", 80, (KEEP, KEEP, KEEP, KEEP)),
@@ -86,11 +90,19 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
     ),
     (
         "user.id user.name user.email user.full_name user.hash user.roles user.ip_address "
-        "enduser.id enduser.role enduser.scope enduser.pseudo.id user.geo.city",
+        "enduser.id enduser.role enduser.scope enduser.pseudo.id user.geo.city user.geo.region "
+        "client.geo.location.lat geo.location.lat geo.location.lon feature_flag.context.id "
+        "sentry.user.id sentry.user.email sentry.user.ip_address sentry.user.username",
         "bob",
         (DROP, KEEP, KEEP, DROP),
     ),
     ("session.id session.previous_id", "x", (FILTERED, FILTERED, FILTERED, FILTERED)),
+    (
+        "tls.client.subject tls.client.certificate tls.client.certificate_chain "
+        "tls.client.hash.sha256 http.cookies http.request.cookies http.request.cookies.theme",
+        "x",
+        (FILTERED, FILTERED, FILTERED, FILTERED),
+    ),
     ("db.connection_string", "x", (FILTERED, FILTERED, FILTERED, FILTERED)),
     ("db.statement db.query.text", SQL, (PLAIN_SQL, KEEP, KEEP, PLAIN_SQL)),
     ("db.query.summary", "SELECT users", (KEEP, KEEP, KEEP, KEEP)),
@@ -98,6 +110,12 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
     ("db.operation db.operation.name db.name db.namespace", "x", (KEEP, KEEP, KEEP, KEEP)),
     ("db.sql.table db.collection.name db.mongodb.collection", "x", (KEEP, KEEP, KEEP, KEEP)),
     ("db.user db.params db.sql.bindings db.redis.parameters", "x", (DROP, KEEP, KEEP, DROP)),
+    (
+        "db.statement.parameters db.query.parameters db.parameters db.operation.parameters "
+        "db.statement.parameters.0 db.statement.parameter.name",
+        "x",
+        (DROP, KEEP, KEEP, DROP),
+    ),
     ("db.redis.key cache.key", "x", (DROP, KEEP, KEEP, DROP)),
     ("db.query.parameter.name db.operation.parameter.0", "x", (DROP, KEEP, KEEP, DROP)),
     ("db.query.parameter.password", "x", (DROP, FILTERED, FILTERED, DROP)),
@@ -120,13 +138,17 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
     (
         "gen_ai.input.messages gen_ai.prompt gen_ai.system_instructions "
         "gen_ai.retrieval.query.text gen_ai.tool.call.arguments gen_ai.prompt.0.content "
-        "gen_ai.input.messages.0.parts.1.content",
+        "gen_ai.input.messages.0.parts.1.content gen_ai.content.prompt gen_ai.embeddings.input "
+        "llm.prompts.0.content llm.input_messages.0.message.content traceloop.entity.input "
+        "input.value gen_ai.event.content",
         "x",
         (DROP, KEEP, KEEP, DROP),
     ),
     (
         "gen_ai.output.messages gen_ai.completion gen_ai.tool.call.result "
-        "gen_ai.retrieval.documents gen_ai.completion.0.content",
+        "gen_ai.retrieval.documents gen_ai.completion.0.content gen_ai.content.completion "
+        "gen_ai.response.tool_calls llm.completions.0.content traceloop.entity.output "
+        "llm.output_messages.0.message.content output.value",
         "x",
         (DROP, KEEP, KEEP, DROP),
     ),
@@ -137,9 +159,14 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
     ("code.function.name code.lineno thread.name", "x", (KEEP, KEEP, KEEP, KEEP)),
     (
         "process.command_args process.command_line process.environment_variable.HOME "
-        "process.command_args.0",
+        "process.command_args.0 process.title",
         "x",
         (DROP, DROP, DROP, DROP),
+    ),
+    (
+        "process.user.name process.user.id process.real_user.name process.real_user.id",
+        "x",
+        (DROP, KEEP, KEEP, DROP),
     ),
     ("process.owner host.ip host.mac host.ip.0", "x", (DROP, KEEP, KEEP, DROP)),
     ("log.record.original", "x", (DROP, DROP, DROP, DROP)),
@@ -168,6 +195,14 @@ def test_each_row_of_the_table(name: str, policy: str, value: Any, expected: Any
         DROP: {},
         FILTERED: {name: "[Filtered]"},
     }.get(expected if isinstance(expected, str) else "", {name: expected})
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+@pytest.mark.parametrize("outputs", [False, True])
+def test_what_may_be_prompt_or_answer_stays_where_both_do(inputs: bool, outputs: bool) -> None:
+    policy = replace(PRIVATE, gen_ai_inputs=inputs, gen_ai_outputs=outputs)
+    attributes = {"gen_ai.event.content": "x"}
+    assert policy.attributes(attributes) == (attributes if inputs and outputs else {})
 
 
 PEER = """

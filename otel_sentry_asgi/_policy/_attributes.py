@@ -36,6 +36,7 @@ class Category(Enum):
     GRAPHQL_VARIABLES = "graphql.variables"
     GEN_AI_INPUT = "gen_ai.inputs"
     GEN_AI_OUTPUT = "gen_ai.outputs"
+    GEN_AI = "gen_ai.inputs and gen_ai.outputs"
     REQUEST_BODY = "http_bodies: incoming_request, outgoing_request"
     RESPONSE_BODY = "http_bodies: outgoing_response, incoming_response"
     TEXT = "user_info: text of exceptions"
@@ -83,7 +84,10 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     _row(
         Category.USER,
-        "http.client_ip client.address client.port source.address",
+        """
+        http.client_ip client.address client.port client.socket.address client.socket.port
+        source.address source.port
+        """,
         "The client's address.",
     ),
     _row(
@@ -135,9 +139,9 @@ TABLE: Final[tuple[Row, ...]] = (
         Category.USER,
         """
         user.id user.name user.email user.full_name user.hash user.roles user.ip_address
-        enduser.id enduser.role enduser.scope enduser.pseudo.id user.geo.city
-        user.geo.country_code client.geo.locality.name client.geo.postal_code geo.locality.name
-        geo.postal_code
+        enduser.id enduser.role enduser.scope enduser.pseudo.id user.geo. sentry.user.
+        client.geo.locality.name client.geo.postal_code client.geo.location geo.locality.name
+        geo.postal_code geo.location feature_flag.context.id
         """,
         "OTel does not tell who wrote them. What you want there regardless: "
         "`attribute_actions`, or Sentry's `set_user`.",
@@ -146,6 +150,14 @@ TABLE: Final[tuple[Row, ...]] = (
         Category.SECRET,
         "session.id session.previous_id db.connection_string",
         "No option opens them: one who holds them is logged in. The key shows that it was there.",
+    ),
+    _row(
+        Category.SECRET,
+        """
+        tls.client.subject tls.client.issuer tls.client.certificate tls.client.certificate_chain
+        tls.client.hash http.cookies http.request.cookies http.response.cookies
+        """,
+        "As the headers with certificates and cookies.",
     ),
     _row(
         Category.STATEMENT,
@@ -165,8 +177,10 @@ TABLE: Final[tuple[Row, ...]] = (
     _row(
         Category.DATABASE,
         """
-        db.user db.params db.sql.bindings db.redis.parameters db.redis.key cache.key
-        db.query.parameter. db.operation.parameter. db.elasticsearch.path_parts.
+        db.user db.params db.parameters db.sql.bindings db.sql.parameters db.statement.parameters
+        db.statement.params db.query.parameters db.operation.parameters db.redis.parameters
+        db.redis.key cache.key db.statement.parameter. db.query.parameter. db.operation.parameter.
+        db.elasticsearch.path_parts.
         """,
         "Values of statements. Keys of caches and documents are made of people's ids.",
     ),
@@ -207,6 +221,8 @@ TABLE: Final[tuple[Row, ...]] = (
         """
         gen_ai.input.messages gen_ai.prompt gen_ai.system_instructions gen_ai.request.messages
         gen_ai.retrieval.query.text gen_ai.tool.call.arguments gen_ai.tool.input
+        gen_ai.content.prompt gen_ai.embeddings.input llm.prompts llm.input_messages
+        ai.input_messages ai.texts traceloop.entity.input input.value
         """,
         "What was asked of a model.",
     ),
@@ -214,10 +230,13 @@ TABLE: Final[tuple[Row, ...]] = (
         Category.GEN_AI_OUTPUT,
         """
         gen_ai.output.messages gen_ai.completion gen_ai.response.text gen_ai.tool.call.result
-        gen_ai.retrieval.documents gen_ai.tool.output
+        gen_ai.retrieval.documents gen_ai.tool.output gen_ai.content.completion
+        gen_ai.response.tool_calls llm.completions llm.output_messages ai.responses
+        traceloop.entity.output output.value
         """,
         "What it answered.",
     ),
+    _row(Category.GEN_AI, "gen_ai.event.content", "One or the other."),
     _row(
         Category.TEXT,
         "exception.message sentry.status.message error.message rpc.jsonrpc.error_message",
@@ -231,16 +250,19 @@ TABLE: Final[tuple[Row, ...]] = (
     _row(
         Category.DROP,
         """
-        process.command_args process.command_line process.command process.executable.path
-        process.environment_variable. container.command container.command_args
-        container.command_line
+        process.command_args process.command_line process.command process.title
+        process.executable.path process.environment_variable. container.command
+        container.command_args container.command_line
         """,
         "Passwords are passed so.",
     ),
     _row(Category.DROP, "service.instance.id", "A random number, new with every start."),
     _row(
         Category.USER,
-        "process.owner host.ip host.mac",
+        """
+        process.owner process.user.id process.user.name process.real_user.id
+        process.real_user.name process.saved_user.id process.saved_user.name host.ip host.mac
+        """,
         "On a developer's machine they are personal.",
     ),
     _row(

@@ -294,6 +294,14 @@ def _body(*kinds: str) -> Callable[[str, Collection], Rule]:
     return rule
 
 
+_gen_ai_input: Final = _switch("gen_ai.inputs", "gen_ai_inputs")
+_gen_ai_output: Final = _switch("gen_ai.outputs", "gen_ai_outputs")
+
+
+def _gen_ai(key: str, of: Collection) -> Rule:
+    return (_gen_ai_output if of.gen_ai_inputs else _gen_ai_input)(key, of)
+
+
 _BY_CATEGORY: Final[dict[Category, Callable[[str, Collection], Rule]]] = {
     Category.KEEP: _always(_keep("nothing private is in it")),
     Category.SHORT: _always(
@@ -319,8 +327,9 @@ _BY_CATEGORY: Final[dict[Category, Callable[[str, Collection], Rule]]] = {
     Category.QUEUE: _switch("queues", "queues"),
     Category.GRAPHQL_DOCUMENT: _switch("graphql.document", "graphql_document"),
     Category.GRAPHQL_VARIABLES: _switch("graphql.variables", "graphql_variables"),
-    Category.GEN_AI_INPUT: _switch("gen_ai.inputs", "gen_ai_inputs"),
-    Category.GEN_AI_OUTPUT: _switch("gen_ai.outputs", "gen_ai_outputs"),
+    Category.GEN_AI_INPUT: _gen_ai_input,
+    Category.GEN_AI_OUTPUT: _gen_ai_output,
+    Category.GEN_AI: _gen_ai,
     Category.REQUEST_BODY: _body("incoming_request", "outgoing_request"),
     Category.RESPONSE_BODY: _body("outgoing_response", "incoming_response"),
     Category.TEXT: _text,

@@ -221,7 +221,9 @@ _FORBIDDEN = """
     process.command_args process.command_line process.environment_variable.HOME process.owner
     host.ip host.mac log.record.original url.fragment http.fragment http.request.body.data
     my.password oauth_token X-Secret basket.api_key sessionid order.auth
-    url.path.parameter.token
+    url.path.parameter.token db.statement.parameters input.value output.value process.title
+    process.user.name client.socket.address user.geo.region feature_flag.context.id
+    tls.client.subject http.request.cookies sentry.user.email gen_ai.event.content
 """
 _HEADERS = """
     authorization proxy-authorization cookie x-api-key x-forwarded-for forwarded x-real-ip
