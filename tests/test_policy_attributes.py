@@ -171,6 +171,14 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
     ("process.owner host.ip host.mac host.ip.0", "x", (DROP, KEEP, KEEP, DROP)),
     ("log.record.original", "x", (DROP, DROP, DROP, DROP)),
     ("faas.trigger asgi.event.type sentry.op", "x", (KEEP, KEEP, KEEP, KEEP)),
+    (
+        "messaging.rabbitmq.routing_key messaging.rabbitmq.destination.routing_key aws.s3.key "
+        "feature_flag.key gen_ai.token.type gen_ai.cost.input_tokens gen_ai.cost.total_tokens "
+        "gen_ai.response.tokens_per_second gen_ai.response.time_to_first_token "
+        "gen_ai.usage.input_tokens.cached device.processor_count process.session_leader.pid",
+        5,
+        (KEEP, KEEP, KEEP, KEEP),
+    ),
     ("cart.size order.total", 5, (KEEP, KEEP, KEEP, KEEP)),
     (
         "card.password API_KEY oauth.bearer sessionid order.secret-code basket.jwt x.csrf",
