@@ -167,11 +167,12 @@ HOSTILE = [
         " ",
     ),
     *("?a=http%3A%2F%2F", "?a=/?", "{", "[[", '{"a":', "\n", "Headers(", "b'", "1e", "0x", ".."),
+    *('"a" ', '= "a"', '("', "in (", "1:", "$1.", "aaaaaaaa-", "aaaaaaaa-aaaa-"),
 ]
 CLEANERS: dict[str, Callable[[str], Any]] = {
     **{
         f"sql {system}": lambda text, system=system: without_literals(text, system)  # type: ignore[misc]
-        for system in ("", "postgresql", "oracle", "mssql", "sqlite", "mysql", "redis")
+        for system in ("", "postgresql", "oracle", "mssql", "sqlite", "mysql", "informix", "redis")
     },
     "url": lambda text: clean_url(text, PRIVATE.query),
     "query": lambda text: clean_query(text, PRIVATE.query),

@@ -9,7 +9,7 @@ statement is better than somebody's name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -30,44 +30,48 @@ _Q_QUOTE: Final = (
     r"(?<!\w)n?q'(?:\[.*?(?:\]'|\Z)|\{.*?(?:\}'|\Z)|\(.*?(?:\)'|\Z)|<.*?(?:>'|\Z)"
     r"|(?P<quote>.).*?(?:(?P=quote)'|\Z))"
 )
+_UUID: Final = r"(?<!\w)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?!\w)(?:(?<=\d)|(?!\$))"
+_DIGITS: Final = r"\d[\d_]*(?:\.\d*)?(?:e[+-]?\d+)?"
+# What begins a placeholder makes one of at most four digits, if it is no colon behind a key. Behind
+# a letter a dollar begins no string, so it must not come to stand behind a `?`.
 _NUMBER: Final = (
-    r"(?<![\w$@:.%?\"`])[+-]?(?:0x[0-9a-f]+|\d[\d_]*(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
-    r"(?!\w)"
+    rf"(?:(?<![\w$@:.%?\"`])[+-]?(?:0[box][0-9a-f_]+|{_DIGITS}|\.\d+(?:e[+-]?\d+)?)"
+    rf"|(?<=[\w'\"`]:){_DIGITS}|(?<=[$@:.%?\"`])(?=\d{{5}}){_DIGITS}|(?<=\$)\d+\.\d+)"
+    r"(?:bd|[dflsy])?(?!\w)(?:(?<=[\d.])|(?!\$))"
 )
 
 _QUOTED_NAME: Final = r'"[^"]*"'
 _BACKTICK_NAME: Final = r"`[^`]*`"
 _BRACKET_NAME: Final = r"\[[^\]]*\]"
-# SQLite takes a double-quoted text for a string where no column is called so.
-_LIKELY_NAME: Final = r'(?<![=<>])(?<![=<>]\s)"[A-Za-z_][\w$]*"|"[A-Za-z_][\w$]*"(?=\s*\.)'
-
 
 # Comments, quoted names, and literals beside numbers.
 _STANDARD: Final = (_COMMENT, _QUOTED_NAME, _DOLLAR, _Q_QUOTE, _STRING)
 _BRACKETS: Final = (_COMMENT, rf"{_QUOTED_NAME}|{_BRACKET_NAME}", _STRING, r"\[.*")
-_SQLITE: Final = (
-    *(_COMMENT, rf"{_BACKTICK_NAME}|{_BRACKET_NAME}|{_LIKELY_NAME}"),
-    *(_STRING, _DOUBLE, r"\[.*"),
-)
+_SQLITE: Final = (_COMMENT, rf"{_BACKTICK_NAME}|{_BRACKET_NAME}", _STRING, _DOUBLE, r"\[.*")
 _ESCAPES: Final = (_HASH_COMMENT, _BACKTICK_NAME, _ESCAPED_STRING, _ESCAPED_DOUBLE)
 _UNKNOWN: Final = (_HASH_COMMENT, _BACKTICK_NAME, _DOLLAR, _Q_QUOTE, _STRING, _DOUBLE)
 
 
 @cache
-def _tokens(comment: str, names: str, *literals: str) -> re.Pattern[str]:
+def _tokens(dialect: tuple[str, ...], marks: str = "") -> re.Pattern[str]:
     """A pattern with a group for each kind of token; what is no token stays. Compiled when it is
     first needed: an import need not wait for it."""
-    literal = "|".join((*literals, _NUMBER))
-    pattern = rf"(?P<comment>{comment})|(?P<name>{names})|(?P<literal>{literal}|[\"`].*)"
-    return re.compile(pattern, re.DOTALL | re.IGNORECASE)
+    comment, names, *literals = dialect
+    literal = "|".join((*literals, _UUID, _NUMBER))
+    pattern = rf"(?P<comment>{comment})|{marks}(?P<name>{names})|(?P<literal>{literal}|[\"`].*)"
+    return re.compile(pattern + (_MARK if marks else ""), re.DOTALL | re.IGNORECASE)
+
+
+_QUOTED: Final = r'(?P<quoted>"[^"]*(?:""[^"]*)*")|'
+_MARK: Final = r"|(?P<mark>[(),.;?]|[=<>!|+*/%&^~-]|[^\W\d]\w*)"
 
 
 _DIALECTS: Final = {
     _STANDARD: """
         postgresql redshift aws.redshift cockroachdb oracle oracle.db db2 ibm.db2 informix
         ibm.informix snowflake h2 h2database hsqldb derby teradata vertica firebird firebirdsql
-        trino presto hanadb sap.hana maxdb sap.maxdb netezza ibm.netezza cassandra duckdb
-        timescaledb
+        interbase trino presto hanadb sap.hana maxdb sap.maxdb netezza ibm.netezza cassandra
+        duckdb timescaledb
     """,
     _BRACKETS: "mssql microsoft.sql_server mssqlcompact sqlserver sybase",
     _SQLITE: "sqlite",
@@ -76,9 +80,18 @@ _DIALECTS: Final = {
 _BY_SYSTEM: Final = {
     system: dialect for dialect, systems in _DIALECTS.items() for system in systems.split()
 }
+# Those that take a double-quoted text for a string where no name can be, or by a setting.
+_LOOSE: Final = frozenset(
+    {
+        *("sqlite", "informix", "ibm.informix", "sybase", "mssql", "microsoft.sql_server"),
+        *("mssqlcompact", "sqlserver", "firebird", "firebirdsql", "interbase"),
+    }
+)
 _STORES: Final = """
-    redis valkey memcached mongodb elasticsearch opensearch couchdb couchbase dynamodb
-    aws.dynamodb azure.cosmosdb cosmosdb
+    redis valkey keydb dragonfly memcached memcache etcd aerospike riak hbase geode bigtable
+    gcp.bigtable mongodb elasticsearch opensearch couchdb couchbase dynamodb aws.dynamodb
+    azure.cosmosdb cosmosdb firestore gcp.firestore datastore gcp.datastore pinecone chroma milvus
+    qdrant weaviate
 """
 _COMMANDS: Final = frozenset(_STORES.split())
 _WORD: Final = later(r"\s*([A-Za-z][\w.]{0,63})(?!\w)")
@@ -110,12 +123,17 @@ def _without_literals(statement: str, system: str) -> str:
         return _command_word(statement)
     if not _MAY_HOLD_LITERALS.search(statement):
         return statement
-    dialect = _BY_SYSTEM.get(system.lower(), _UNKNOWN)
+    system = system.lower()
+    dialect = _BY_SYSTEM.get(system, _UNKNOWN)
     if dialect is _ESCAPES:
-        return _tokens(*dialect).sub(_replace, statement)
+        return _tokens(dialect).sub(_replace, statement)
     # Whether a backslash escapes the quote depends on dialect and settings of the server.
     sure = _DOUBTFUL.split(statement, maxsplit=1)
-    return _tokens(*dialect).sub(_replace, sure[0]) + (" ?" if len(sure) > 1 else "")
+    if '"' in sure[0] and system in _LOOSE:
+        kept = _tokens(dialect, _QUOTED).sub(_by_position(dialect is _SQLITE), sure[0])
+    else:
+        kept = _tokens(dialect).sub(_replace, sure[0])
+    return kept + (" ?" if len(sure) > 1 else "")
 
 
 _LONGEST_REMEMBERED: Final = 2_000
@@ -123,8 +141,10 @@ _LONGEST_REMEMBERED: Final = 2_000
 # out.
 _remembered = lru_cache(maxsize=512)(_without_literals)
 
-# Quotes of any kind, digits that begin a number, and comments.
-_MAY_HOLD_LITERALS: Final = later(r"""['"`\[#]|(?<![\w$])[\d.]|\$\$|\$[A-Za-z_]|--|/\*""")
+# Quotes of any kind, digits that begin a number, UUIDs, and comments.
+_MAY_HOLD_LITERALS: Final = later(
+    r"""['"`\[#]|(?<![\w$])[\d.]|\$\$|\$[A-Za-z_]|\$\d{5}|\$\d+\.|[0-9a-fA-F]{8}-|--|/\*"""
+)
 _DOUBTFUL: Final = later(r"\\['\"]")
 
 
@@ -132,6 +152,74 @@ def _replace(match: re.Match[str]) -> str:
     if match.group("comment") is not None:
         return " "
     return match.group() if match.group("name") is not None else "?"
+
+
+# What a value follows; an operator of signs is "=".
+_BEFORE_VALUES: Final = frozenset(
+    {
+        *("=", "like", "glob", "match", "matches", "regexp", "between", "escape", "containing"),
+        *("starting", "similar", "is", "then", "else", "default"),
+    }
+)
+_SECOND_WORDS: Final = frozenset({("starting", "with"), ("similar", "to"), ("is", "not")})
+_LISTS: Final = frozenset({"values", "value", "in"})
+_PLAIN_NAME: Final = later(r'"[A-Za-z_][\w$]*"')
+_DOT: Final = later(r"\s*\.")
+
+
+def _by_position(strict: bool) -> Callable[[re.Match[str]], str]:
+    """Like `_replace`, for one statement from its beginning: what stands in double quotes is a
+    string behind an operator and in the parentheses of VALUES and IN, else a name; *strict*: only
+    if it looks like one."""
+    before, between = "", False
+    values, opens = [False], [False]  # By depth: whether values are in it; whether `(` opens them.
+
+    def is_string(match: re.Match[str]) -> bool:
+        if strict and not _PLAIN_NAME.fullmatch(match.group()):
+            return True
+        if before == "." or _DOT.match(match.string, match.end()):
+            return False
+        return values[-1] or before in _BEFORE_VALUES
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal before, between
+        kind, text = match.lastgroup, match.group()
+        if kind == "comment":
+            return " "
+        if kind == "literal" or (kind == "quoted" and is_string(match)):
+            before = "?"
+            return "?"
+        if kind != "mark":
+            before = '"'
+        elif text == "(":
+            values.append(values[-1] or opens[-1] or before in _BEFORE_VALUES)
+            opens.append(False)
+            before = text
+        elif text == ")":
+            if len(values) > 1:
+                values.pop()
+                opens.pop()
+            before = text
+        elif text in ",.;?":
+            before = text
+        else:
+            noted(text.lower() if text.isidentifier() else "=")
+        return text
+
+    def noted(word: str) -> None:
+        nonlocal before, between
+        opens[-1] = word in _LISTS
+        if word == "select":
+            values[-1] = False
+        if between and word == "and":
+            word = "between"
+            between = False
+        elif word == "between":
+            between = True
+        if (before, word) not in _SECOND_WORDS:
+            before = word
+
+    return replace
 
 
 def _command_word(statement: str) -> str:

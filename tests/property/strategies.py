@@ -67,7 +67,9 @@ KEYS = st.one_of(
 )
 ATTRIBUTES = st.dictionaries(KEYS, VALUES, max_size=6)
 
-SYSTEMS = st.sampled_from(["", "sqlite", "postgresql", "mysql", "oracle", "mssql", "redis", "new"])
+SYSTEMS = st.sampled_from(
+    ["", "sqlite", "postgresql", "mysql", "oracle", "mssql", "informix", "redis", "new"]
+)
 
 
 @st.composite
