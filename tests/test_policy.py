@@ -1,6 +1,7 @@
 """What may leave: payloads as a whole, and the policy that Sentry's options ask for."""
 
 import dataclasses
+import json
 import time
 import warnings
 from copy import deepcopy
@@ -229,12 +230,25 @@ def test_what_cannot_be_judged_is_left_out(policy: Policy, request_: dict[str, A
 
 def test_bodies_are_cleaned_at_any_depth_and_have_any_shape() -> None:
     for body, expected in [
-        ([{"password": "x"}, 5, "a"], [{"password": FILTERED}, 5, "a"]),
+        (
+            [{"password": "x"}, None, {"a": [5, "b"]}],
+            [{"password": FILTERED}, None, {"a": [5, "b"]}],
+        ),
         ({"a": [[{"token": "x"}]]}, {"a": [[{"token": FILTERED}]]}),
         ({"token": {"a": 1}}, {"token": FILTERED}),
-        (5, 5),
+        (91827364, FILTERED),
+        (True, FILTERED),
+        (["secret", [0, {"a": 1}]], [FILTERED, [FILTERED, {"a": 1}]]),
     ]:
         assert PRIVATE.request({"data": body}) == {"data": expected}
+        assert PRIVATE.request({"data": expected}) == {"data": expected}
+        attributes = PRIVATE.attributes({"http.request.body.data": json.dumps(body)})
+        kept = json.dumps(expected) if isinstance(expected, (dict, list)) else expected
+        assert attributes == {"http.request.body.data": kept}
+
+
+def test_the_body_of_a_log_record_is_a_message_and_may_be_a_list() -> None:
+    assert PRIVATE.body(["a", 5, {"token": "x"}]) == ["a", 5, {"token": FILTERED}]
 
 
 def test_the_request_that_is_given_is_not_changed() -> None:

@@ -37,6 +37,20 @@ def _clean(item: Any, denies: Denies, clean: Callable[[str], str], depth: int) -
     return [_clean(one, denies, clean, depth - 1) for one in item]
 
 
+def clean_http_body(body: Any, denies: Denies, clean: Callable[[str], str] = str) -> Any:
+    """The same for the body of a request or an answer, which others wrote: what stands below no key
+    is `[Filtered]`, too."""
+    if not isinstance(body, (str, bytes)):
+        body = _by_key(body, MAX_DEPTH)
+    return clean_body(body, denies, clean)
+
+
+def _by_key(item: Any, depth: int) -> Any:
+    if isinstance(item, (list, tuple)) and depth:
+        return [_by_key(one, depth - 1) for one in item]
+    return item if item is None or isinstance(item, Mapping) else FILTERED
+
+
 def clean_body_text(text: str, denies: Denies) -> str:
     """The same for the text of a body: JSON stays JSON, anything else is `[Filtered]`."""
     try:
@@ -45,4 +59,4 @@ def clean_body_text(text: str, denies: Denies) -> str:
         return FILTERED if text else text
     if not isinstance(parsed, (dict, list)):
         return FILTERED
-    return json.dumps(clean_body(parsed, denies))
+    return json.dumps(clean_http_body(parsed, denies))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from otel_sentry_asgi._model import Data
-from otel_sentry_asgi._policy._body import clean_body
+from otel_sentry_asgi._policy._body import clean_http_body
 from otel_sentry_asgi._policy._collection import Collection
 from otel_sentry_asgi._policy._memo import Shapes
 from otel_sentry_asgi._policy._plan import Plan
@@ -51,7 +51,7 @@ def clean_request(
         if kept:
             cleaned["env"] = kept
     if "incoming_request" in of.bodies and (body := get("data")) is not None:
-        body = clean_body(body, denies, clean)
+        body = clean_http_body(body, denies, clean)
         if body not in _EMPTY:
             cleaned["data"] = body
             mark_all(meta, body, "request", "data")
