@@ -247,6 +247,77 @@ def test_bodies_are_cleaned_at_any_depth_and_have_any_shape() -> None:
         assert attributes == {"http.request.body.data": kept}
 
 
+DOCUMENT = 'mutation { login(pin: "secret") { id } }'
+FORM = {"extensions": '{"persistedQuery": {}}'}
+PERSISTED = {"extensions": {"persistedQuery": {"sha256Hash": "abc"}}}
+
+
+@pytest.mark.parametrize("document", [False, True])
+@pytest.mark.parametrize("variables", [False, True])
+def test_documents_and_variables_of_graphql_requests_stay_where_those_of_spans_do(
+    document: bool, variables: bool
+) -> None:
+    policy = dataclasses.replace(PRIVATE, graphql_document=document, graphql_variables=variables)
+    body = {"query": DOCUMENT, "variables": {"mail": "bob", "pin": 5}, "operationName": "login"}
+    kept = {
+        **body,
+        **({} if document else {"query": FILTERED}),
+        **({} if variables else {"variables": FILTERED}),
+    }
+    known = {"variables": kept["variables"], **PERSISTED}
+    for given, expected in [
+        (body, kept),
+        ([body, [body]], [kept, [kept]]),
+        ({"variables": body["variables"], **PERSISTED}, known),
+        ({"variables": body["variables"], **FORM}, {"variables": kept["variables"], **FORM}),
+    ]:
+        assert policy.request({"data": given}) == {"data": expected}
+        assert policy.request({"data": expected}) == {"data": expected}
+        attributes = policy.attributes({"http.request.body.data": json.dumps(given)})
+        assert attributes == {"http.request.body.data": json.dumps(expected)}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "shoes", "variables": {"a": 1}},
+        {"query": {"match": {"name": "shoes"}}},
+        {"variables": [1], "extensions": None},
+        {"data": [{"query": "{ a }"}]},
+        {"query": DOCUMENT[:0], "variables": {}},
+    ],
+    ids=str,
+)
+def test_other_bodies_with_such_keys_stay(body: dict[str, Any]) -> None:
+    assert PRIVATE.request({"data": body}) == {"data": body}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("query={a}&variables={b}&x=1", "query=[Filtered]&variables=[Filtered]&x=1"),
+        ("x=1&query=%7Ba%7D", "x=1&query=[Filtered]"),
+        (
+            "extensions=%7B%22persistedQuery%22%3A1%7D&variables=b",
+            "extensions=%7B%22persistedQuery%22%3A1%7D&variables=[Filtered]",
+        ),
+        ("query=shoes&variables=b", "query=shoes&variables=b"),
+        ("q={a}&variables=b", "q={a}&variables=b"),
+    ],
+)
+def test_graphql_in_a_query_string_is_filtered_like_that_of_a_body(
+    query: str, expected: str
+) -> None:
+    for given in (query, expected):
+        assert PRIVATE.request({"url": f"https://h/g?{given}"})["query_string"] == expected
+        assert PRIVATE.request({"query_string": given}) == {"query_string": expected}
+        assert PRIVATE.attributes({"url.query": given, "url.full": f"https://h/g?{given}"}) == {
+            "url.query": expected,
+            "url.full": f"https://h/g?{expected}",
+        }
+        assert OPEN.request({"query_string": query}) == {"query_string": query}
+
+
 def test_the_body_of_a_log_record_is_a_message_and_may_be_a_list() -> None:
     assert PRIVATE.body(["a", 5, {"token": "x"}]) == ["a", 5, {"token": FILTERED}]
 

@@ -132,7 +132,8 @@ TABLE: Final[tuple[Row, ...]] = (
     _row(
         Category.REQUEST_BODY,
         "http.request.body.data",
-        "JSON by key; what has no keys to judge by is `[Filtered]`.",
+        "JSON by key; what has no keys to judge by is `[Filtered]`, and of GraphQL requests what "
+        "the options of GraphQL leave out.",
     ),
     _row(Category.RESPONSE_BODY, "http.response.body.data", "As of requests."),
     _row(

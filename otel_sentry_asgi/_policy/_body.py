@@ -37,21 +37,37 @@ def _clean(item: Any, denies: Denies, clean: Callable[[str], str], depth: int) -
     return [_clean(one, denies, clean, depth - 1) for one in item]
 
 
-def clean_http_body(body: Any, denies: Denies, clean: Callable[[str], str] = str) -> Any:
+def clean_http_body(
+    body: Any,
+    denies: Denies,
+    clean: Callable[[str], str] = str,
+    closed_graphql: tuple[str, ...] = (),
+) -> Any:
     """The same for the body of a request or an answer, which others wrote: what stands below no key
-    is `[Filtered]`, too."""
+    is `[Filtered]`, too, and of GraphQL requests what is *closed_graphql*."""
     if not isinstance(body, (str, bytes)):
-        body = _by_key(body, MAX_DEPTH)
+        body = _by_key(body, closed_graphql, MAX_DEPTH)
     return clean_body(body, denies, clean)
 
 
-def _by_key(item: Any, depth: int) -> Any:
+def _by_key(item: Any, closed_graphql: tuple[str, ...], depth: int) -> Any:
     if isinstance(item, (list, tuple)) and depth:
-        return [_by_key(one, depth - 1) for one in item]
-    return item if item is None or isinstance(item, Mapping) else FILTERED
+        return [_by_key(one, closed_graphql, depth - 1) for one in item]
+    if isinstance(item, Mapping):
+        closed = [name for name in closed_graphql if item.get(name)]
+        return {**item, **dict.fromkeys(closed, FILTERED)} if closed and _is_graphql(item) else item
+    return None if item is None else FILTERED
 
 
-def clean_body_text(text: str, denies: Denies) -> str:
+def _is_graphql(body: Mapping[str, Any]) -> bool:
+    """Whether it holds a GraphQL document, or the hash of one that is known."""
+    query, extensions = body.get("query"), body.get("extensions")
+    return (isinstance(query, str) and "{" in query) or (
+        isinstance(extensions, (str, Mapping)) and "persistedQuery" in extensions
+    )
+
+
+def clean_body_text(text: str, denies: Denies, closed_graphql: tuple[str, ...] = ()) -> str:
     """The same for the text of a body: JSON stays JSON, anything else is `[Filtered]`."""
     try:
         parsed = json.loads(text)
@@ -59,4 +75,4 @@ def clean_body_text(text: str, denies: Denies) -> str:
         return FILTERED if text else text
     if not isinstance(parsed, (dict, list)):
         return FILTERED
-    return json.dumps(clean_http_body(parsed, denies))
+    return json.dumps(clean_http_body(parsed, denies, closed_graphql=closed_graphql))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._rules import IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule
 
 BODIES: Final = frozenset({"incoming_request", "outgoing_request", "outgoing_response"})
@@ -43,6 +44,18 @@ class Collection:
     def __post_init__(self) -> None:
         """Of the policy, which is no dataclass by itself: to make one takes a millisecond."""
 
+    @property
+    def closed_graphql(self) -> tuple[str, ...]:
+        """The names under which GraphQL requests hold what may not leave."""
+        document = () if self.graphql_document else ("query",)
+        return document if self.graphql_variables else (*document, "variables")
+
+    def terms_of(self, query: str) -> tuple[str, ...]:
+        """`terms`; for the query string of a GraphQL request, what of it may not leave, too."""
+        if ("query=" in query or "persistedQuery" in query) and _GRAPHQL.search(query):
+            return self.terms + self.closed_graphql
+        return self.terms
+
     def action(self, key: str) -> str | None:
         """What the settings say of an attribute: by its name, else by the longest prefix."""
         fitting = [(len(name), action) for name, action in self.actions if _fits(key, name)]
@@ -51,6 +64,10 @@ class Collection:
     def allows(self, key: str) -> bool:
         """Whether an attribute in no row of the table may leave."""
         return any(_fits(key, name) for name in self.allowed)
+
+
+# A document, or the hash of one that is known.
+_GRAPHQL: Final = later(r"(?:^|[?&;])query=[^&;]*?(?:\{|%7[Bb])|persistedQuery")
 
 
 def _fits(key: str, name: str) -> bool:

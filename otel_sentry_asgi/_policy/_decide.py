@@ -175,7 +175,7 @@ def _by_text(of: Collection, because: str) -> Rule:
 
 
 def _url_cleaner(of: Collection) -> Callable[[str], str]:
-    return lambda text: clean_url(text, of.query, of.terms)
+    return lambda text: clean_url(text, of.query, of.terms_of(text))
 
 
 _URL_DOES: Final = "kept, without credentials and fragment, query by key"
@@ -244,7 +244,7 @@ def _query(_key: str, of: Collection) -> Rule:
     return Rule(
         "kept by key",
         f"url_query_params is {of.query.mode}",
-        _each(lambda text: clean_query(text, of.query, of.terms)),
+        _each(lambda text: clean_query(text, of.query, of.terms_of(text))),
     )
 
 
@@ -283,7 +283,8 @@ def _body(*kinds: str) -> Callable[[str, Collection], Rule]:
     def rule(_key: str, of: Collection) -> Rule:
         if not of.bodies & set(kinds):
             return _drop(f"http_bodies has no {server}")
-        text = _each(lambda text: clean_body_text(text, lambda key: is_sensitive(key, of.terms)))
+        closed, denies = of.closed_graphql, lambda key: is_sensitive(key, of.terms)
+        text = _each(lambda text: clean_body_text(text, denies, closed))
 
         def clean(value: Any, around: Mapping[str, Any]) -> Any:
             kind = server if around.get(KIND, "server") == "server" else other

@@ -32,12 +32,14 @@ def clean_request(
         cleaned["method"] = method
     url, query = get("url"), get("query_string")
     if url and isinstance(url, str):
-        url, _, own = clean_url(url, of.query, of.terms).partition("?")
+        url, _, own = clean_url(url, of.query, of.terms_of(url)).partition("?")
         query = query or own
         if url:
             cleaned["url"] = url
-    if query and isinstance(query, str) and (text := clean_query(query, of.query, of.terms)):
-        cleaned["query_string"] = text
+    if query and isinstance(query, str):
+        text = clean_query(query, of.query, of.terms_of(query))
+        if text:
+            cleaned["query_string"] = text
     if (given := get("headers")) and isinstance(given, MAPPING):
         kept, filtered, _ = headers[tuple(given)].clean(given, given)
         if kept:
@@ -51,7 +53,7 @@ def clean_request(
         if kept:
             cleaned["env"] = kept
     if "incoming_request" in of.bodies and (body := get("data")) is not None:
-        body = clean_http_body(body, denies, clean)
+        body = clean_http_body(body, denies, clean, of.closed_graphql)
         if body not in _EMPTY:
             cleaned["data"] = body
             mark_all(meta, body, "request", "data")
