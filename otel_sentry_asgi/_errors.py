@@ -89,12 +89,6 @@ def response_status(error: BaseException) -> int | None:
     return None
 
 
-def is_response(error: BaseException) -> bool:
-    """Whether it is a framework's way to answer with a status below 500."""
-    status = response_status(error)
-    return status is not None and status < 500
-
-
 def application_error(error: BaseException) -> BaseException:
     """The application's own exception: Litestar wraps what comes after the start of a response."""
     cause = error.__cause__

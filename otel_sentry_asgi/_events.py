@@ -11,7 +11,12 @@ from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._breadcrumbs import to_breadcrumbs
 from otel_sentry_asgi._deciding import context_of
-from otel_sentry_asgi._errors import is_framework_log, is_own_noise, is_server_text
+from otel_sentry_asgi._errors import (
+    is_framework_log,
+    is_own_noise,
+    is_server_text,
+    response_status,
+)
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._issues import HINT, SWALLOWED, TASK, Issues, text_of
@@ -66,17 +71,27 @@ class Events:
             unretrieved = error if event.get("logger") == "asyncio" else None
             if unretrieved is not None and self._issues.unretrieved(unretrieved):
                 return None
+            record = hint.get("log_record")
+            by_framework = record is not None and is_framework_log(record)
+            by_integration = _is_by_integration(event)
+            status = None  # Of an answer that the application did not capture itself.
+            if error is not None and (by_framework or by_integration):
+                status = response_status(error)
+            if status is not None and self._issues.is_no_issue(status, by_integration):
+                sentry.forget_last_error()
+                return None
             if HINT not in hint and self._is_known(event, error):
                 self._stats.add("duplicate_errors")
                 return None
             exchange = current_exchange.get()
             if error is not None and exchange is not None:
                 exchange.tell(text_of(error))
-            record = hint.get("log_record")
-            if record is not None and is_framework_log(record):
-                _say_unhandled(event, SWALLOWED)
+            if status is not None:
+                _say(event, handled=True)
+            elif by_framework:
+                _say(event, type=SWALLOWED, handled=False)
             elif unretrieved is not None:
-                _say_unhandled(event, TASK)
+                _say(event, type=TASK, handled=False)
             context = hint.get(HINT) or self._issues.span_of(error, exchange)
             if context is not None:
                 self._link(event, context, exchange)
@@ -215,13 +230,21 @@ def _add_contexts(event: Any, contexts: dict[str, Data]) -> None:
         present.setdefault(key, dict(context))
 
 
-def _say_unhandled(event: Any, mechanism: str) -> None:
+def _is_by_integration(event: Any) -> bool:
+    """Whether one of sentry-sdk's integrations reports what its framework answers. Litestar's says
+    `handled: false` of that, too; of the others, it is what leaves the application."""
+    values = (event.get("exception") or {}).get("values")
+    mechanism = (values[-1].get("mechanism") if values else None) or {}
+    kind = mechanism.get("type")
+    return kind == "litestar" or (
+        kind in ("starlette", "fastapi") and bool(mechanism.get("handled"))
+    )
+
+
+def _say(event: Any, **mechanism: object) -> None:
+    """Put it into the mechanisms of the exceptions."""
     for value in (event.get("exception") or {}).get("values") or ():
-        value["mechanism"] = {
-            **(value.get("mechanism") or {}),
-            "type": mechanism,
-            "handled": False,
-        }
+        value["mechanism"] = {**(value.get("mechanism") or {}), **mechanism}
 
 
 def _name(event: Any, exchange: Exchange) -> None:

@@ -18,7 +18,6 @@ from otel_sentry_asgi._errors import (
     application_error,
     current_task,
     is_error,
-    is_response,
     left_task,
     response_status,
 )
@@ -26,7 +25,7 @@ from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._scope import Exchange, Held, current_exchange
-from otel_sentry_asgi._settings import IgnoredError, Settings
+from otel_sentry_asgi._settings import FAILED_STATUSES, IgnoredError, Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.error import MESSAGE, STACKTRACE, TYPE, to_exception_values
 from otel_sentry_asgi._translate.op import RECORDED, to_mechanism
@@ -65,6 +64,8 @@ class Issues:
         self._clock = clock
         self._holding: weakref.WeakSet[Exchange] = weakref.WeakSet()
         self.lifespan_failed = False
+        self.answers_from = min((500, *settings.failed_request_status_codes))
+        """The lowest status of a response of which `answered` has to hear."""
 
     # -- what was seen ------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ class Issues:
             self._passed(error, exchange, context, root=None)
 
     def answered(self, error: BaseException | None, exchange: Exchange) -> None:
-        """A response with a status of 500 or more begins while *error* is being handled.
+        """A response with a status of `answers_from` or more begins while *error* is being handled.
 
         So it is known of exceptions that go no further: an `HTTPException` is an answer that the
         application chose, and Litestar swallows what its views raise.
@@ -108,10 +109,10 @@ class Issues:
         if error is None or not is_error(error):
             return
         status = response_status(error)
-        if status is not None and "litestar_app" not in (exchange.asgi_scope or {}):
+        if status is not None:
             if status in self._settings.failed_request_status_codes:
                 self.report(error, exchange, mechanism=_ANSWERED, handled=True)
-        elif status is None and "litestar_app" in (exchange.asgi_scope or {}):
+        elif (exchange.status_code or 0) >= 500 and "litestar_app" in (exchange.asgi_scope or {}):
             self.report(error, exchange, mechanism=SWALLOWED, handled=False)
 
     def told(
@@ -174,7 +175,7 @@ class Issues:
     def _on_purpose(
         self, error: BaseException, exchange: Exchange | None, context: SpanContext
     ) -> None:
-        if self._settings.errors != "unhandled" and not is_response(error):
+        if self._settings.errors != "unhandled" and not self._is_plain_answer(error):
             self._hold(error, exchange, context)
 
     def _passed(
@@ -199,7 +200,7 @@ class Issues:
                 task.add_done_callback(partial(self._task_done, error, exchange))
             else:
                 self.report(error, exchange, mechanism=RECORDED, handled=False)
-        elif self._settings.errors == "all" and not is_response(error):
+        elif self._settings.errors == "all" and not self._is_plain_answer(error):
             self._hold(error, exchange, context)
 
     def _task_done(self, error: BaseException, exchange: Exchange, task: Any) -> None:
@@ -295,6 +296,17 @@ class Issues:
     def is_ignored(self, error: BaseException) -> bool:
         """Whether the application's settings say that it is no issue."""
         return any(_is(error, ignored) for ignored in self._settings.ignored_errors)
+
+    def is_no_issue(self, status: int, by_integration: bool = False) -> bool:
+        """Whether the setting says so of an `HTTPException` with that status. Where it is left at
+        its default, sentry-sdk's integrations have settings of their own."""
+        failed = self._settings.failed_request_status_codes
+        return status not in failed and not (by_integration and failed == FAILED_STATUSES)
+
+    def _is_plain_answer(self, error: BaseException) -> bool:
+        """Whether it is a framework's way to answer with a status that is no issue."""
+        status = response_status(error)
+        return status is not None and self.is_no_issue(status)
 
     def unretrieved(self, error: BaseException) -> bool:
         """asyncio logs an exception that nobody retrieved, maybe long after and far away from the

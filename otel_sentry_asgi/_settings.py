@@ -40,6 +40,8 @@ ERROR_MODES = get_args(ErrorMode)
 
 TRACES = get_args(IncomingTrace)
 
+FAILED_STATUSES = frozenset(range(500, 600))
+
 _PREFIX = "OTEL_SENTRY_"
 
 
@@ -93,8 +95,9 @@ class Settings:
     `recorded` (also what the application recorded with `record_exception`), or `all` (also what
     left an inner span and was dealt with further up)."""
 
-    failed_request_status_codes: frozenset[int] = frozenset(range(500, 600))
-    """An `HTTPException` that a framework answers is an issue if its status is one of these."""
+    failed_request_status_codes: frozenset[int] = FAILED_STATUSES
+    """An `HTTPException` that a framework answers is an issue if its status is one of these. At
+    this default, what sentry-sdk's integrations report by settings of their own is one, too."""
 
     ignored_errors: tuple[IgnoredError, ...] = ()
     """Exception classes, and predicates that are given the exception: no issues, beside the

@@ -205,8 +205,9 @@ class _Request:
         exchange.status_code = int(message["status"])
         exchange.stream = is_event_stream(message)
         self._responding = not exchange.stream
-        if exchange.status_code >= 500:
-            self._bridge.issues.answered(sys.exc_info()[1], exchange)
+        issues = self._bridge.issues
+        if exchange.status_code >= issues.answers_from:
+            issues.answered(sys.exc_info()[1], exchange)
 
     def _locate(self, exchange: Exchange) -> None:
         """The caller's trace, for a request that OTel dropped before it sent anything."""

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import sentry_sdk
 from sentry_sdk import scope as sdk_scope
 from sentry_sdk._types import AnnotatedValue
+from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.transport import HttpTransport
 from sentry_sdk.utils import (
     Dsn,
@@ -395,6 +396,11 @@ def to_error(error: BaseException, *, mechanism: str, handled: bool) -> tuple[Er
 def capture(event: Any, hint: Data) -> None:
     """Give an event to the client."""
     sentry_sdk.capture_event(event, hint=hint)
+
+
+def forget_last_error() -> None:
+    """Have sentry-sdk not take the exception that it saw last for a duplicate: it was not sent."""
+    DedupeIntegration.reset_last_seen()
 
 
 def record_lost(reason: str, category: str, quantity: int) -> None:

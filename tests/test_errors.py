@@ -14,7 +14,6 @@ from otel_sentry_asgi._errors import (
     is_framework_log,
     is_group,
     is_own_noise,
-    is_response,
     is_server_text,
     left_task,
     members,
@@ -131,7 +130,6 @@ def of_module(name: str, module: str, **attributes: Any) -> BaseException:
 )
 def test_the_status_of_what_a_framework_answers(error: BaseException, status: int | None) -> None:
     assert response_status(error) == status
-    assert is_response(error) is (status is not None and status < 500)
 
 
 def test_litestar_wraps_what_comes_after_the_start_of_a_response() -> None:
