@@ -137,6 +137,7 @@ class Issues:
             self._ledger.claim(outermost)
         if not is_error(error):
             return
+        exchange.crashed = True
         if self._ledger.is_reported(error):
             sentry_scopes.mark_crashed(exchange.sentry_scope)
         self.report(error, exchange, mechanism=mechanism, handled=False)

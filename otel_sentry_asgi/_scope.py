@@ -69,6 +69,7 @@ class Exchange:
         "awaited",
         "body",
         "cancelled",
+        "crashed",
         "current",
         "current_scope",
         "finished",
@@ -111,6 +112,8 @@ class Exchange:
         """The response is an event stream."""
         self.cancelled = cancelled
         """The client left before the response was complete."""
+        self.crashed = False
+        """An exception left the application."""
         self.awaited = False
         """The worker was given a span that is not sent, for the exceptions that it has as text."""
         self.body: Body | None = None
@@ -224,6 +227,7 @@ class Exchange:
             websocket=scope.get("type") == "websocket",
             stream=self.stream,
             cancelled=self.cancelled,
+            crashed=self.crashed,
             status_code=self.status_code,
         )
 

@@ -543,3 +543,10 @@ def test_a_client_that_left_cancelled_its_request_but_no_follow_up() -> None:
     assert transaction(server(), facts=facts)["contexts"]["trace"]["status"] == "cancelled"
     late = transaction(server(parent=9), facts=facts, late=True)
     assert late["contexts"]["trace"]["status"] == "ok"
+
+
+def test_what_left_the_application_made_its_request_fail_but_no_follow_up() -> None:
+    facts = RequestFacts(crashed=True, status_code=200)
+    assert transaction(server(), facts=facts)["contexts"]["trace"]["status"] == "internal_error"
+    late = transaction(server(parent=9), facts=facts, late=True)
+    assert late["contexts"]["trace"]["status"] == "ok"

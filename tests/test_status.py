@@ -170,3 +170,12 @@ def test_a_client_that_left_has_cancelled_what_did_not_fail_otherwise() -> None:
     assert to_status(ERROR, {"error.type": "ConnectionError"}, cancelled=True) == "cancelled"
     assert to_status(ERROR, {"http.status_code": 503}, cancelled=True) == "unavailable"
     assert to_status(OK, {}, cancelled=True) == "ok"
+
+
+def test_what_crashed_has_failed_whatever_was_said_before() -> None:
+    assert to_status(UNSET, {}, crashed=True) == "internal_error"
+    assert to_status(UNSET, {"http.status_code": 200}, crashed=True) == "internal_error"
+    assert to_status(OK, {"http.status_code": 200}, crashed=True) == "internal_error"
+    assert to_status(UNSET, {"http.status_code": 404}, crashed=True) == "not_found"
+    assert to_status(ERROR, {"error.type": "TimeoutError"}, crashed=True) == "deadline_exceeded"
+    assert to_status(UNSET, {}, cancelled=True, crashed=True) == "cancelled"

@@ -46,6 +46,8 @@ class RequestFacts(NamedTuple):
     """The response is an event stream."""
     cancelled: bool = False
     """The client left before the response was complete."""
+    crashed: bool = False
+    """An exception left the application."""
     status_code: int | None = None
     """As sent. A server span that is not the outermost layer may not see a 500 made further out."""
 
@@ -186,7 +188,9 @@ def _trace_context(
         "trace_id": trace_hex(context.trace_id),
         "span_id": span_hex(context.span_id),
         "op": op,
-        "status": to_status(root.status, reading.data, cancelled=facts.cancelled),
+        "status": to_status(
+            root.status, reading.data, cancelled=facts.cancelled, crashed=facts.crashed
+        ),
         "origin": to_origin(reading, scope_name_of(root), op),
         "data": add_facts(reading.data, root),
     }

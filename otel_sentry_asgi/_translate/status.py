@@ -91,17 +91,22 @@ def _from_rpc(data: Attributes, name: str) -> str | None:
     return word if word in STATUSES else None
 
 
-def to_status(status: Status, data: Attributes, *, cancelled: bool = False) -> str:
+def to_status(
+    status: Status, data: Attributes, *, cancelled: bool = False, crashed: bool = False
+) -> str:
     """By OTel's explicit OK, HTTP code, gRPC code, then OTel's ERROR or UNSET.
 
-    *cancelled*: the client left before the response was complete. *data* has current names.
+    *cancelled*: the client left before the response was complete. *crashed*: an exception left the
+    application, maybe after all that is known otherwise. *data* has current names.
     """
     code = status.status_code
     if code is _OK:
-        return "ok"
+        return "internal_error" if crashed else "ok"
     known = _from_code(data)
     if code is _UNSET:
-        return "cancelled" if cancelled and known in (None, "ok") else known or "ok"
+        if known not in (None, "ok"):
+            return known
+        return "cancelled" if cancelled else "internal_error" if crashed else "ok"
     if known and known != "ok":
         return known
     if cancelled:

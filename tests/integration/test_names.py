@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
 import sentry_sdk
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.starlette import StarletteInstrumentor
@@ -19,12 +20,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
 import otel_sentry_asgi
 from otel_sentry_asgi.testing import RecordingExporter
 from tests.support.kent import Kent
+from tests.support.server import serve
 
 Init = Callable[..., None]
 Got = Callable[..., Any]
@@ -293,6 +295,62 @@ def test_a_response_that_the_client_did_not_wait_for_is_cancelled(
     run(app, provider, cancel_after=cancel_after)
     trace = the_only(exporter, provider)["contexts"]["trace"]
     assert (trace["op"], trace["status"]) == (op, status)
+
+
+def crashing(telemetry: Any) -> FastAPI:
+    """An application that fails when its response has begun, or is over."""
+    app = FastAPI(telemetry=telemetry)
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise ValueError("late")
+
+    async def torn_down() -> AsyncIterator[None]:
+        yield
+        raise ValueError("late")
+
+    def work() -> None:
+        raise ValueError("late")
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(failing())
+
+    @app.get("/background")
+    async def background(tasks: BackgroundTasks) -> None:
+        tasks.add_task(work)
+
+    @app.get("/teardown", dependencies=[Depends(torn_down)])
+    async def teardown() -> None:
+        pass
+
+    return app
+
+
+@pytest.mark.parametrize("path", ["/stream", "/background", "/teardown"])
+@pytest.mark.parametrize("instrumentation", ["contrib", "instrumentor", "native"])
+def test_what_crashed_after_its_response_began_failed(
+    instrumentation: str, path: str, init: Init, provider: TracerProvider, kent: Kent
+) -> None:
+    init(release="shop@1")
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+    native = instrumentation == "native"
+    app: Any = crashing({"tracing": native, "tracer_provider": provider})
+    if instrumentation == "instrumentor":
+        FastAPIInstrumentor.instrument_app(app, tracer_provider=provider)
+    elif instrumentation == "contrib":
+        app = OpenTelemetryMiddleware(app, tracer_provider=provider)
+
+    with serve(app) as url, suppress(httpx.RemoteProtocolError):
+        assert httpx.get(f"{url}{path}").status_code == 200
+    provider.force_flush()
+    otel_sentry_asgi.uninstrument()
+
+    (transaction,) = kent.transactions()
+    (error,) = kent.errors()
+    assert error.body["exception"]["values"][-1]["mechanism"]["handled"] is False
+    assert transaction.body["contexts"]["trace"]["status"] == "internal_error"
+    assert kent.session_counts() == {"crashed": 1}
 
 
 def test_a_websocket_that_the_client_closes_is_ok(
