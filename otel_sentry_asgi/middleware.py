@@ -77,6 +77,7 @@ class _Request:
     __slots__ = (
         "_bridge",
         "_exchange",
+        "_opening",
         "_previous",
         "_responding",
         "_scope",
@@ -93,6 +94,8 @@ class _Request:
         self._send = send
         self._exchange: Exchange | None = None
         self._previous: Previous | None = None
+        self._opening = scope["type"] == "websocket"
+        """Nobody has said yet whether the websocket is accepted."""
         self._responding = False
         self._scopes: sentry_scopes.RequestScopes | None = None
         self._token: Token[Exchange | None] | None = None
@@ -188,10 +191,15 @@ class _Request:
         exchange = self._exchange
         if exchange is not None:
             try:
-                if message["type"] == "http.response.start":
+                kind = message["type"]
+                if kind == "http.response.start" or kind == "websocket.http.response.start":
                     self._note_start(message, exchange)
-                elif self._responding and not message.get("more_body"):
-                    self._responding = False
+                elif self._responding:
+                    self._responding = bool(message.get("more_body"))
+                elif self._opening:
+                    self._opening = False
+                    if kind == "websocket.close":
+                        exchange.status_code = 403  # So servers answer.
                 if exchange.current is None:
                     # OTel dropped the trace, so no processor told us; its ids are here all the
                     # same.

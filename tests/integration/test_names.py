@@ -20,8 +20,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import connect
 
 import otel_sentry_asgi
 from otel_sentry_asgi.testing import RecordingExporter
@@ -351,6 +355,76 @@ def test_what_crashed_after_its_response_began_failed(
     assert error.body["exception"]["values"][-1]["mechanism"]["handled"] is False
     assert transaction.body["contexts"]["trace"]["status"] == "internal_error"
     assert kent.session_counts() == {"crashed": 1}
+
+
+def refusing() -> Starlette:
+    """An application that accepts no websocket but one, each in another way."""
+
+    async def close(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    async def policy(websocket: WebSocket) -> None:
+        raise WebSocketException(1008)
+
+    async def denial(websocket: WebSocket) -> None:
+        await websocket.send_denial_response(PlainTextResponse("who are you?", 401))
+
+    async def moved(websocket: WebSocket) -> None:
+        await websocket.send_denial_response(PlainTextResponse("elsewhere", 307))
+
+    async def busy(websocket: WebSocket) -> None:
+        raise HTTPException(503)
+
+    async def accept(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(1011)
+
+    views = (close, policy, denial, moved, busy, accept)
+    return Starlette(routes=[WebSocketRoute(f"/{view.__name__}/{{x}}", view) for view in views])
+
+
+@pytest.mark.parametrize("integrations", [True, False])
+@pytest.mark.parametrize(
+    ("path", "status", "code", "issues"),
+    [
+        ("/close", "permission_denied", 403, 0),
+        ("/policy", "permission_denied", 403, 0),
+        ("/denial", "unauthenticated", 401, 0),
+        ("/moved", "ok", 307, 0),
+        ("/busy", "unavailable", 503, 1),
+        ("/accept", "ok", None, 0),
+    ],
+)
+def test_a_websocket_that_is_refused_has_the_status_of_the_refusal(
+    path: str,
+    status: str,
+    code: int | None,
+    issues: int,
+    integrations: bool,
+    init: Init,
+    provider: TracerProvider,
+    kent: Kent,
+) -> None:
+    init(auto_enabling_integrations=integrations)
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+
+    app = OpenTelemetryMiddleware(refusing(), tracer_provider=provider)
+    with serve(app, ws="wsproto") as url:
+        address = url.replace("http://", "ws://")
+        with suppress(InvalidHandshake), connect(f"{address}{path}/5"):
+            pass
+    provider.force_flush()
+    sentry_sdk.flush()
+
+    (made,) = [item.body for item in kent.transactions()]
+    trace = made["contexts"]["trace"]
+    assert (made["transaction"], trace["op"]) == (f"{path}/{{x}}", "websocket.server")
+    assert trace["status"] == status
+    assert trace["data"].get("http.response.status_code") == code
+    handled = [
+        item.body["exception"]["values"][-1]["mechanism"]["handled"] for item in kent.errors()
+    ]
+    assert handled == [True] * issues
 
 
 def test_a_websocket_that_the_client_closes_is_ok(
