@@ -16,7 +16,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -28,7 +28,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 from opentelemetry.instrumentation.utils import suppress_instrumentation, unwrap
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_sentry_asgi import sentry
+from otel_sentry_asgi import _quart, sentry
 from otel_sentry_asgi._active import active, obtain, release
 from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
@@ -142,8 +142,9 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             if getattr(vars(owner).get(name), "_self_wrapper", None) == wrapper:
                 unwrap(owner, name)
         self._wrapped = []
-        for module in _LAYERS:
+        for module in (*_LAYERS, _quart.SIGNALS):
             _forget_hook(module)
+        _quart.stop()
         bridge = release()
         if bridge is not None:
             bridge.retire()
@@ -270,11 +271,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _wrap_all(self) -> None:
         self._wrap(trace, "set_tracer_provider", self._after_set)
         for module in _LAYERS:
-            if module in sys.modules:
-                self._wrap_otel(sys.modules[module])
-            else:
-                _hooks[module] = self._wrap_otel
-                wrapt.register_post_import_hook(_import_hook, module)
+            _when_imported(module, self._wrap_otel)
+        _when_imported(_quart.SIGNALS, _quart.listen)
         sdk = sentry.sdk_asgi_middleware()
         if sdk is None:
             logger.warning(
@@ -345,6 +343,15 @@ async def _awaited_without_spans(
 
 _NAMES = ("scope", "receive", "send")
 _hooks: dict[str, Any] = {}
+
+
+def _when_imported(module: str, hook: Callable[[Any], None]) -> None:
+    """Call *hook* with the module: now, or when it is imported."""
+    if module in sys.modules:
+        hook(sys.modules[module])
+    else:
+        _hooks[module] = hook
+        wrapt.register_post_import_hook(_import_hook, module)
 
 
 def _import_hook(module: Any) -> None:

@@ -23,6 +23,7 @@ from otel_sentry_asgi._errors import is_cancelled
 from otel_sentry_asgi._guard import contained, is_contained
 from otel_sentry_asgi._lifespan import MARK, Lifespan
 from otel_sentry_asgi._profiles import stop
+from otel_sentry_asgi._quart import listen_if_imported
 from otel_sentry_asgi._scope import Exchange, Previous, current_exchange, reset
 from otel_sentry_asgi._translate.request import is_event_stream, merged_headers
 
@@ -50,6 +51,7 @@ class SentryMiddleware:
     def __init__(self, app: Any) -> None:
         self.app: App = guarantee_single_callable(app)  # type: ignore[no-untyped-call]
         self._bridge = obtain()
+        listen_if_imported()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""

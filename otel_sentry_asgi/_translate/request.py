@@ -96,7 +96,8 @@ def path_in(scope: Mapping[str, Any]) -> str:
 
 
 WHOLE_ROUTE = "otel_sentry_asgi.route"
-"""The key in a scope under which the whole template is kept when the rest of it is let go."""
+"""The key in a scope under which the whole template is kept when the rest of it is let go, and
+where the framework leaves none in it."""
 
 
 def root_path_in(scope: Mapping[str, Any]) -> str:
@@ -111,8 +112,7 @@ def route_in(scope: Mapping[str, Any]) -> str | None:
     left none.
 
     FastAPI, Litestar and Starlette leave what is whole below the application or the mount that
-    they run in. What lies before is in `root_path`, which grows by the concrete prefix of each
-    mount.
+    they run in.
     """
     whole = scope.get(WHOLE_ROUTE)
     if whole is not None:
@@ -126,6 +126,12 @@ def route_in(scope: Mapping[str, Any]) -> str | None:
     )
     if not template or not isinstance(template, str):
         return None
+    return whole_route(scope, template)
+
+
+def whole_route(scope: Mapping[str, Any], template: str) -> str:
+    """The template of the whole path, of one below the application or the mount. What lies before
+    is in `root_path`, which grows by the concrete prefix of each mount."""
     prefix = str(scope.get("root_path") or "").rstrip("/")
     return _below_mount(prefix, template, scope.get("path_params") or {}) + template
 

@@ -31,6 +31,10 @@ def test_an_exception_that_the_framework_swallows(
 
     errors = [item.body for item in kent.errors()]
     transactions = [item.body for item in kent.transactions()]
+    if framework == "quart":
+        name, source = "GET /boom/<int:number>", {"source": "route"}
+        for event in (errors[0], transactions[0]):
+            assert (event["transaction"], event["transaction_info"]) == (name, source)
     assert [title(error) for error in errors] == ["ValueError: in the view"] * len(views)
     for view, error, transaction in zip(views, errors, transactions, strict=False):
         value = error["exception"]["values"][-1]
