@@ -1,9 +1,13 @@
 """The bounded queue and the thread that drains it.
 
-The request path appends to a deque and, at most, sets an event; everything else happens here.
+The request path appends to a deque and, at most, releases a lock; everything else happens here.
 The thread is started by the first item and again after a fork. It sleeps without a timeout while
 nothing waits, and is woken only then: under load it wakes by its own deadline and takes what has
 gathered.
+
+A signal handler or a finalizer may call any method in the middle of any other, on any thread, the
+worker's own included. So what wakes is a bare lock that the sleeper waits for and anybody releases:
+an `Event` or a `Condition` has a lock of its own, which its holder would wait for.
 """
 
 from __future__ import annotations
@@ -66,24 +70,21 @@ class Worker:
             self._start()
         if self._idle:
             self._idle = False
-            self._wakeup.set()
+            _signal(self._wakeup)
 
     def flush(self, timeout: float) -> bool:
         """Have everything that was queued before the call taken and flushed; False on timeout, and
-        at once when called from a turn."""
-        if self._in_turn == threading.get_ident():
+        at once when called from a turn, or else on the worker's thread."""
+        if threading.get_ident() in (self._in_turn, getattr(self._thread, "ident", None)):
             return False
         until = time.monotonic() + timeout
-        with self._condition:
-            self._wanted += 1
-            wanted = self._wanted
+        done = _nothing_yet()
+        self._flushes.append(done)
         self.wake()
-        self._wakeup.set()
+        _signal(self._wakeup)
         if self._thread is None:
             self._one_turn(timeout)
-        with self._condition:
-            left = until - time.monotonic()
-            return self._condition.wait_for(lambda: self._flushed >= wanted, max(0.0, left))
+        return done.acquire(timeout=max(0.0, until - time.monotonic()))
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the thread. What is queued later starts it again."""
@@ -91,10 +92,9 @@ class Worker:
         flushed = self.flush(timeout)
         with self._start_lock:
             thread, self._thread = self._thread, None
-            stopping, wakeup = self._stopping, self._wakeup
+            wakeup = self._wakeup
         if thread is not None:
-            stopping.set()
-            wakeup.set()
+            _signal(wakeup)
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
         return flushed
@@ -103,28 +103,25 @@ class Worker:
         """Begin with nothing: in a forked child there is no thread, and the items are the
         parent's."""
         self._queue: deque[Item] = deque()
-        self._wakeup = threading.Event()
-        self._stopping = threading.Event()
-        self._condition = threading.Condition()
-        self._start_lock = threading.RLock()  # A finalizer may come back here.
-        self._turn_lock = threading.Lock()
+        self._flushes: deque[threading.Lock] = deque()
+        self._wakeup = _nothing_yet()
+        self._start_lock = threading.RLock()
+        self._turn_lock = threading.RLock()
         self._in_turn = None
         self._thread = None
         self._idle = True
-        self._wanted = 0
-        self._flushed = 0
 
     def _start(self) -> None:
         with self._start_lock:
             if self._thread is not None:
                 return
-            self._stopping = threading.Event()
+            wakeup = _nothing_yet()
             thread = threading.Thread(
-                target=self._run, args=(self._stopping,), name="otel-sentry-asgi", daemon=True
+                target=self._run, args=(wakeup,), name="otel-sentry-asgi", daemon=True
             )
             if self._thread is not None:
                 return  # A finalizer that ran meanwhile has done it.
-            self._thread = thread
+            self._thread, self._wakeup = thread, wakeup
             try:
                 # In a context of its own: sentry-sdk has a thread inherit the scopes of the code
                 # that starts it, here those of whichever request came first.
@@ -134,22 +131,24 @@ class Worker:
                 # itself.
                 self._thread = None
 
-    def _run(self, stopping: threading.Event) -> None:
+    def _run(self, wakeup: threading.Lock) -> None:
+        """*wakeup* is this thread's own: one that was stopped takes no signal from the next."""
+        thread = threading.current_thread()
         due: float | None = None
         try:
-            while not stopping.is_set():
-                # First this, then a look at the queue: who puts something there in between sees
+            while self._thread is thread:
+                # First this, then a look at what waits: who puts something there in between sees
                 # it and wakes us.
                 self._idle = due is None or due - time.monotonic() > SOON
-                if not (self._idle and self._queue):
-                    self._wakeup.wait(_until(due))
-                self._wakeup.clear()
+                comes = self._idle and (self._queue or self._flushes)
+                wakeup.acquire(timeout=0.0 if comes else _until(due))
                 self._idle = False
                 due = self._one_turn()
         finally:
             with self._start_lock:
-                if self._thread is threading.current_thread():
+                if self._thread is thread:
                     self._thread = None
+            _signal(self._wakeup)  # Its successor's: `_idle` is not what that has set any more.
 
     def _one_turn(self, timeout: float = -1) -> float | None:
         if not self._turn_lock.acquire(timeout=timeout):
@@ -162,24 +161,37 @@ class Worker:
             self._turn_lock.release()
 
     def _locked_turn(self) -> float | None:
-        with self._condition:
-            wanted = self._wanted
-        flush = wanted > self._flushed
+        flushes = self._flushes
+        wanted = len(flushes)
         items = []
         while self._queue:
             items.append(self._queue.popleft())
         due: float | None = time.monotonic() + AFTER_FAILURE
         with contained("worker"):
-            due = self._turn(items, flush)
-        if flush:
-            with self._condition:
-                self._flushed = wanted
-                self._condition.notify_all()
+            due = self._turn(items, wanted > 0)
+        for _ in range(wanted):
+            flushes.popleft().release()
         return due
 
 
-def _until(due: float | None) -> float | None:
-    """Seconds to wait, of which no clock is asked for more than it can count."""
+def _nothing_yet() -> threading.Lock:
+    """A lock as a signal: who waits for it gets it when somebody has released it."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def _signal(lock: threading.Lock) -> None:
+    """Never waits. Signals that nobody has waited for yet are one."""
+    try:
+        lock.release()
+    except RuntimeError:
+        return  # There is one already.
+
+
+def _until(due: float | None) -> float:
+    """Seconds to wait, for ever if negative, of which no clock is asked for more than it can
+    count."""
     if due is None:
-        return None
+        return -1
     return min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)

@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from otel_sentry_asgi import _guard
+from otel_sentry_asgi import _guard, _worker
 from otel_sentry_asgi._worker import Item, Worker
 
 PATIENCE = 10.0
@@ -326,6 +328,104 @@ def test_a_thread_that_died_is_replaced(worker: Worker, turns: Turns, threads: T
     turns.answer = lambda: None
     worker.put((2,), wake=True)
     assert turns.wait_for((2,))
+
+
+# -- signal handlers and finalizers ---------------------------------------------------------------
+
+
+class Interruption:
+    """A trace function that calls *action* once, like a signal handler or a finalizer: before line
+    *at* of those that its thread runs in the worker and in `threading`."""
+
+    def __init__(self, at: int, action: Callable[[], Any]) -> None:
+        self._left = at
+        self._action = action
+        self.has_come = False
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> "Interruption | None":
+        if frame.f_code.co_filename not in _INTERRUPTED:
+            return None
+        if event == "line" and not self.has_come:
+            self._left -= 1
+            if self._left < 0:
+                self.has_come = True
+                self._action()
+        return self
+
+
+_INTERRUPTED = {_worker.__file__, threading.__file__}
+
+
+def ends_though_interrupted(action: Callable[[], Any], trace: Interruption) -> bool:
+    def run() -> None:
+        sys.settrace(trace)
+        try:
+            action()
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE / 2)
+    return not thread.is_alive()
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_a_signal_handler_may_flush_whatever_it_interrupts(flushes: bool) -> None:
+    at = 0
+    comes = True
+    while comes:
+        turns = Turns()
+        worker = Worker(turns, max_queue=10)
+        assert worker.flush(PATIENCE)
+        results: list[bool] = []
+        flush = partial(_flush_into, results, worker)
+        put = partial(worker.put, (1,), wake=True)
+        handler = Interruption(at, flush)
+        assert ends_though_interrupted(flush if flushes else put, handler), f"hangs at {at}"
+        assert turns.wait_for(*() if flushes else [(1,)])
+        comes = handler.has_come
+        assert results == [True] * (flushes + comes)
+        assert worker.stop(PATIENCE)
+        at += 1
+    assert at > 5
+
+
+def _flush_into(results: list[bool], worker: Worker) -> None:
+    results.append(worker.flush(PATIENCE))
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_a_finalizer_may_end_a_span_whatever_it_interrupts_on_the_workers_thread(
+    flushes: bool,
+) -> None:
+    """It may even flush, which does not wait for itself."""
+    before = threading.gettrace()
+    for at in range(60):  # More than two rounds.
+        turns = Turns()
+        worker = Worker(turns, max_queue=10)
+        results: list[bool] = []
+
+        def finalize(worker: Worker = worker, results: list[bool] = results) -> None:
+            worker.put((-1,), wake=True)
+            if flushes:
+                results.append(worker.flush(PATIENCE))
+
+        finalizer = Interruption(at, finalize)
+        threading.settrace(finalizer)
+        try:
+            worker.put((0,), wake=True)
+            assert turns.wait_for((0,))
+        finally:
+            threading.settrace(before)
+        number = 0
+        while not finalizer.has_come:
+            number += 1
+            worker.put((number,), wake=True)
+            assert turns.wait_for((number,))
+        assert turns.wait_for((-1,)), f"not taken at {at}"
+        assert worker.stop(PATIENCE)
+        assert results == [False] * flushes
 
 
 # -- forks ----------------------------------------------------------------------------------------
