@@ -191,9 +191,9 @@ class Exchange:
             route = route_in(scope)
             kept = {key: scope[key] for key in _KEPT if key in scope}
             kept["headers"] = tuple(kept.get("headers") or ())  # The collector goes over none.
-            self.asgi_scope = kept
             if route is not None:
-                self.asgi_scope[WHOLE_ROUTE] = route
+                kept[WHOLE_ROUTE] = route
+            self.asgi_scope = kept
 
     def holds(self, error: BaseException) -> bool:
         """Whether the event of *error* waits for the end of this exchange."""

@@ -241,6 +241,21 @@ def test_the_route_outlives_the_rest_of_the_scope() -> None:
     assert exchange.facts().route == "/sub/items/{id}"
 
 
+def test_the_route_is_there_whenever_the_worker_looks() -> None:
+    """It may between any two steps of the request's end."""
+    routes: list[str | None] = []
+
+    class Watched(Exchange):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "asgi_scope":
+                routes.append(route_in(value))
+
+    exchange = Watched(None, asgi_scope=starlette("/items/{id}"))
+    exchange.freeze()
+    assert routes == ["/items/{id}"] * 2
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
