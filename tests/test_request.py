@@ -261,6 +261,7 @@ def test_the_route_is_there_whenever_the_worker_looks() -> None:
     [
         ([(b"content-type", b"text/event-stream")], True),
         ([(b"x", b"y"), (b"Content-Type", b"Text/Event-Stream; charset=utf-8")], True),
+        (((b"content-type", b"text/event-stream"),), True),
         ([(b"content-type", b"text/html")], False),
         ([(b"content-typo", b"text/event-stream")], False),
         ([], False),
@@ -269,6 +270,13 @@ def test_the_route_is_there_whenever_the_worker_looks() -> None:
 )
 def test_server_sent_events_are_known_by_their_type(headers: Any, expected: bool) -> None:
     assert is_event_stream({"headers": headers}) is expected
+
+
+def test_headers_that_can_be_gone_over_only_once_are_left_to_the_server() -> None:
+    """ASGI allows any iterable. They may be those of a stream, but nobody looks."""
+    headers = iter([(b"content-type", b"text/event-stream")])
+    assert not is_event_stream({"headers": headers})
+    assert list(headers) == [(b"content-type", b"text/event-stream")]
 
 
 def test_an_empty_parameter_does_not_spoil_the_prefix() -> None:

@@ -37,8 +37,12 @@ def to_request(scope: Mapping[str, Any]) -> Data:
 
 
 def is_event_stream(message: Mapping[str, Any]) -> bool:
-    """Whether the response that *message* begins is one of server-sent events."""
-    for name, value in message.get("headers") or ():
+    """Whether the response that *message* begins is one of server-sent events. Headers that can be
+    gone over only once are left to the server."""
+    headers = message.get("headers")
+    if type(headers) is not list and type(headers) is not tuple:  # 30 ns less than `isinstance`.
+        return False
+    for name, value in headers:
         if len(name) == _CONTENT_TYPE_LENGTH and name.lower() == b"content-type":
             return bool(value.lower().startswith(b"text/event-stream"))
     return False
