@@ -35,6 +35,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _MECHANISMS = {"http": "auto.http.otel.asgi", "websocket": "auto.websocket.otel.asgi"}
 
+_BODIES = frozenset(
+    {
+        *("http.response.body", "http.response.pathsend", "http.response.zerocopysend"),
+        "websocket.http.response.body",
+    }
+)
+"""Messages that end a response, unless they have `more_body`."""
+
 
 _GUARD = contained("request")
 
@@ -197,7 +205,8 @@ class _Request:
                 if kind == "http.response.start" or kind == "websocket.http.response.start":
                     self._note_start(message, exchange)
                 elif self._responding:
-                    self._responding = bool(message.get("more_body"))
+                    if not message.get("more_body"):
+                        self._responding = kind not in _BODIES
                 elif self._opening:
                     self._opening = False
                     if kind == "websocket.close":

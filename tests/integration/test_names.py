@@ -254,6 +254,26 @@ async def given_up(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"half", "more_body": True})
 
 
+async def given_up_after_a_push(scope: Any, receive: Any, send: Any) -> None:
+    await given_up(scope, receive, send)
+    await send({"type": "http.response.push", "path": "/style.css", "headers": []})
+
+
+async def given_up_in_a_copy(scope: Any, receive: Any, send: Any) -> None:
+    await send(begin())
+    await send({"type": "http.response.zerocopysend", "file": 0, "more_body": True})
+
+
+async def file(scope: Any, receive: Any, send: Any) -> None:
+    await send(begin())
+    await send({"type": "http.response.pathsend", "path": "/x"})
+
+
+async def copied(scope: Any, receive: Any, send: Any) -> None:
+    await given_up_in_a_copy(scope, receive, send)
+    await send({"type": "http.response.zerocopysend", "file": 0})
+
+
 async def cancelled(scope: Any, receive: Any, send: Any) -> None:
     await send(begin())
     await asyncio.sleep(60)
@@ -281,9 +301,13 @@ async def events(scope: Any, receive: Any, send: Any) -> None:
     ("app", "cancel_after", "op", "status"),
     [
         (given_up, None, "http.server", "cancelled"),
+        (given_up_after_a_push, None, "http.server", "cancelled"),
+        (given_up_in_a_copy, None, "http.server", "cancelled"),
         (cancelled, 0, "http.server", "cancelled"),
         (refused, None, "http.server", "cancelled"),
         (whole, None, "http.server", "ok"),
+        (file, None, "http.server", "ok"),
+        (copied, None, "http.server", "ok"),
         (events, None, "http.server.stream", "ok"),
     ],
 )
