@@ -335,6 +335,26 @@ def test_pauses_grow_up_to_a_limit_and_one_thread_tries(make: Make) -> None:
     assert way.made == 1
 
 
+def test_in_a_pause_nobody_is_woken_and_then_somebody_is(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the pause to pass would only wait on."""
+    clock, way = HandClock(), Way(lambda _: NotConnected("refused"))
+    delivery = make(way, clock=clock)
+    delivery.put(b"x", counts())
+    wait(lambda: way.posted and delivery._idle == delivery._threads)
+    woken: list[int] = []
+    monkeypatch.setattr(delivery._work, "notify", lambda: woken.append(delivery._threads))
+    for _ in range(10):
+        clock.advance(0.02)
+        delivery.put(b"x", counts())
+        delivery.wake()
+    assert woken == []
+    clock.now = delivery._resume_at
+    delivery.put(b"x", counts())
+    assert woken == [1]
+
+
 def test_connections_that_fail_together_are_one_failure(make: Make) -> None:
     clock, way = HandClock(), Way(lambda _: NotConnected("refused"))
     delivery = make(way, clock=clock)

@@ -210,7 +210,8 @@ class Delivery:
         if is_late:
             self._late_at = now
         if self._idle:
-            if is_late or not self._called:
+            # In a pause they would only wait on.
+            if (is_late or not self._called) and not (self._failures and self._pause(now)):
                 self._called = True
                 self._work.notify()
             return False
