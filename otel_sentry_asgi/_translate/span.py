@@ -97,6 +97,8 @@ def to_span(span: ReadableSpan, events: Sequence[Event] = ()) -> SpanPayload:
 
 MAX_KNOWN: Final = 512
 """Different spans whose translation is kept."""
+LONGEST_KNOWN: Final = 4_096
+"""Characters that such a span may say: prompts and documents are no statements."""
 _MAX_ONCE: Final = 8_192
 
 _known: dict[Any, tuple[SpanPayload, object]] = {}
@@ -108,7 +110,8 @@ def _said_by(span: ReadableSpan) -> tuple[SpanPayload, Own]:
     application says to Sentry.
 
     A service says the same again and again: the statements of its queries, with placeholders. What
-    has been seen twice is kept with its attributes; what comes once (URLs with ids) is not.
+    has been seen twice is kept with its attributes; what comes once (URLs with ids), or is long,
+    is not.
     """
     scope, key = span.instrumentation_scope, _key_of(span)
     if key is None:
@@ -122,7 +125,7 @@ def _said_by(span: ReadableSpan) -> tuple[SpanPayload, Own]:
         if len(_once) >= _MAX_ONCE:
             _once.clear()
         _once.add(mark)
-    elif not own:
+    elif not own and _length(key) <= LONGEST_KNOWN:
         if len(_known) >= MAX_KNOWN:
             _known.clear()
         said["data"] = Shared(said["data"])
@@ -142,6 +145,13 @@ def _key_of(span: ReadableSpan) -> Any:
 
 
 _EXACT: Final = frozenset({str, int, bool})
+
+
+def _length(key: Any) -> int:
+    """Characters in what `_key_of` gave."""
+    name, _, description, _, attributes = key
+    texts = [name, description, *(part for attribute in attributes for part in attribute)]
+    return sum(len(text) for text in texts if type(text) is str)
 
 
 def _say(span: ReadableSpan) -> tuple[SpanPayload, Own]:

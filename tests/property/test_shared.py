@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from otel_sentry_asgi._model import Shared
 from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._translate import span as translation
-from otel_sentry_asgi._translate.span import MAX_KNOWN, to_span
+from otel_sentry_asgi._translate.span import LONGEST_KNOWN, MAX_KNOWN, to_span
 from otel_sentry_asgi.testing import span
 from tests.payload import encoded
 from tests.policies import OPEN, PRIVATE
@@ -117,6 +117,26 @@ def test_each_policy_cleans_for_itself() -> None:
         statement = policy.clean_span(last)["data"]["db.query.text"]
         assert ("4111" in statement) is (policy is OPEN)
         assert last["data"]["session.token"] == "[Filtered]"
+
+
+TOO_LONG = "x" * (LONGEST_KNOWN + 1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"name": TOO_LONG},
+        {"status": Status(StatusCode.ERROR, TOO_LONG)},
+        {"attributes": {"prompt": TOO_LONG}},
+        {"attributes": {str(n): "x" * 100 for n in range(len(TOO_LONG) // 90)}},
+        {"attributes": {TOO_LONG: 1}},
+    ],
+)
+def test_what_is_long_is_not_kept(said: dict[str, Any]) -> None:
+    for _ in range(3):
+        made = to_span(span(**{"name": "call", **said}))
+    assert type(made["data"]) is dict
+    assert translation._known == {}
 
 
 def test_what_is_kept_is_bounded() -> None:
