@@ -1,9 +1,11 @@
 """What our own settings and the client's scrubber add, and what scopes put on events."""
 
 import dataclasses
+import gc
 import json
-from collections.abc import Iterator
-from itertools import zip_longest
+import tracemalloc
+from collections.abc import Callable, Iterator
+from itertools import count, zip_longest
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from otel_sentry_asgi._policy import FILTERED, Policy
 from otel_sentry_asgi._policy._memo import LONGEST_SHAPE, MAX_KEYS, MAX_SHAPES, Memo, Shapes
 from otel_sentry_asgi._semconv import KIND
 from tests.payload import encoded
-from tests.policies import OPEN, POLICIES, PRIVATE
+from tests.policies import COLLECTING, OPEN, POLICIES, PRIVATE
 
 
 def with_(policy: Policy = PRIVATE, **own: Any) -> Policy:
@@ -65,6 +67,45 @@ def test_a_memo_is_bounded() -> None:
     for number in range(MAX_KEYS + 10):
         assert memo[str(number)] == len(str(number))
     assert len(memo) <= MAX_KEYS
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda key: {"query_string": f"{key}=1"},
+        lambda key: {"cookies": {key: "1"}, "headers": {"cookie": f"{key}=1"}},
+        lambda key: {"headers": {key: "1"}},
+        lambda key: {"data": {key: "1"}},
+    ],
+    ids=["query", "cookie", "header", "body"],
+)
+def test_long_keys_of_clients_are_not_remembered(given: Callable[[str], dict[str, Any]]) -> None:
+    assert kept_after(lambda key: COLLECTING.request(given(key))) < 100_000
+
+
+def test_long_keys_of_attributes_are_not_remembered() -> None:
+    assert kept_after(lambda key: COLLECTING.attributes({key: "1"})) < 100_000
+
+
+NUMBERS = count()
+
+
+def kept_after(clean: Callable[[str], Any]) -> int:
+    """Bytes that a hundred keys of 10,000 characters leave behind, which nobody has seen before;
+    but for the first and the last."""
+
+    def traced(keys: int) -> int:
+        for _ in range(keys):
+            clean(f"{next(NUMBERS)}" + "k" * 10_000)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = traced(1)
+        return traced(100) - before
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("action", ["keep", "hash"])

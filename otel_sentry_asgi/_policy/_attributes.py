@@ -10,8 +10,9 @@ key holds a sensitive term.
 from __future__ import annotations
 
 from enum import Enum
-from functools import lru_cache
 from typing import Final, NamedTuple
+
+from otel_sentry_asgi._policy._memo import Memo
 
 
 class Category(Enum):
@@ -311,10 +312,13 @@ PREFIXES: Final[tuple[tuple[str, Category], ...]] = tuple(
 )
 
 
-@lru_cache(maxsize=4_096)
 def category_of(key: str) -> Category:
     """The category of an attribute. What hangs below a name (`gen_ai.prompt.0.content`) is in its
     row, unless that keeps everything."""
+    return _categories[key]
+
+
+def _category(key: str) -> Category:
     known = EXACT.get(key)
     if known is not None:
         return known
@@ -328,6 +332,9 @@ def category_of(key: str) -> Category:
             return category
         above = above.rpartition(".")[0]
     return by_prefix
+
+
+_categories: Final = Memo(_category)
 
 
 def after_prefix(key: str) -> str:

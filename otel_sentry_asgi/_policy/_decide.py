@@ -24,6 +24,7 @@ from otel_sentry_asgi._policy._rules import (
     PERSONAL_HEADERS,
     SECRET_HEADER_TERMS,
     SECRET_HEADERS,
+    SENSITIVE,
     URL_HEADERS,
     KeyValueRule,
     clean_baggage,
@@ -164,7 +165,7 @@ def _by_text(of: Collection, because: str) -> Rule:
     text = text_cleaner(frozenset(), of.query, of.terms)
 
     def by_key(values: Mapping[str, Any]) -> Any:
-        return clean_body(values, lambda key: is_sensitive(key, of.terms), text)
+        return clean_body(values, lambda key: SENSITIVE[key, of.terms], text)
 
     others = _each(text, by_key)
 
@@ -283,7 +284,7 @@ def _body(*kinds: str) -> Callable[[str, Collection], Rule]:
     def rule(_key: str, of: Collection) -> Rule:
         if not of.bodies & set(kinds):
             return _drop(f"http_bodies has no {server}")
-        closed, denies = of.closed_graphql, lambda key: is_sensitive(key, of.terms)
+        closed, denies = of.closed_graphql, lambda key: SENSITIVE[key, of.terms]
         text = _each(lambda text: clean_body_text(text, denies, closed))
 
         def clean(value: Any, around: Mapping[str, Any]) -> Any:

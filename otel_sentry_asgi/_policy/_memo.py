@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Sized
+from typing import Any, Final, TypeVar
 
-K = TypeVar("K")
+K = TypeVar("K", bound=Sized)
 V = TypeVar("V")
 
 MAX_KEYS: Final = 4_096
 """Keys that one memo remembers. Names of headers and parameters are the caller's to choose."""
+
+LONGEST_KEY: Final = 200
+"""Characters of a key that is remembered: a client may send 64 KiB of them in each request."""
 
 MAX_SHAPES: Final = 512
 LONGEST_SHAPE: Final = 4_096
@@ -32,8 +35,15 @@ class Memo(dict[K, V]):
             self[key] = decision
         return decision
 
-    def _is_kept(self, _key: K) -> bool:
-        return True
+    def _is_kept(self, key: K) -> bool:
+        return len(key) <= LONGEST_KEY
+
+
+class Answers(Memo[tuple[Any, ...], V]):
+    """The same where the decision follows from more than the key, a text that comes first."""
+
+    def _is_kept(self, key: tuple[Any, ...]) -> bool:
+        return len(key[0]) <= LONGEST_KEY
 
 
 class Shapes(Memo[tuple[str, ...], V]):

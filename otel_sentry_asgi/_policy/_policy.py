@@ -18,7 +18,7 @@ from otel_sentry_asgi._policy._rules import (
     FILTERED,
     MAPPING,
     MOST_PASSES,
-    is_sensitive,
+    SENSITIVE,
     term_in,
     without_credentials,
 )
@@ -408,7 +408,7 @@ class Policy(Collection):
             )
 
     def _denies(self, key: str) -> bool:
-        return is_sensitive(key, self.terms) or key.lower() in self.scrubbed
+        return SENSITIVE[key, self.terms] or key.lower() in self.scrubbed
 
     def _allows_variable(self, name: str) -> bool:
         return self.frame_variables.allows(name, self.terms)

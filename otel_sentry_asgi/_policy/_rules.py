@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from otel_sentry_asgi._patterns import later
+from otel_sentry_asgi._policy._memo import Answers
 
 FILTERED: Final = "[Filtered]"
 
@@ -144,7 +145,7 @@ class KeyValueRule(NamedTuple):
 
     def allows(self, key: str, extra: tuple[str, ...] = ()) -> bool:
         """Whether the value under *key* may stay. Built-in terms win over an allow-list."""
-        return _allows(self.mode, self.terms, extra, key)
+        return _allowed[key, extra, self]
 
     def clean(self, items: Mapping[str, Any], extra: tuple[str, ...] = ()) -> dict[str, Any]:
         """Every key with its value or `[Filtered]`; nothing at all when the mode is `off`."""
@@ -158,19 +159,23 @@ INSENSITIVE: Final = KeyValueRule("denylist")
 IMPERSONAL: Final = KeyValueRule("denylist", PERSONAL_TERMS)
 
 
-@lru_cache(maxsize=4_096)
-def _allows(mode: str, terms: tuple[str, ...], extra: tuple[str, ...], key: str) -> bool:
-    if mode == "off" or is_sensitive(key, extra):
+def _allows(asked: tuple[str, tuple[str, ...], KeyValueRule]) -> bool:
+    key, extra, rule = asked
+    if rule.mode == "off" or SENSITIVE[key, extra]:
         return False
-    return bool(term_in(key, terms)) is (mode == "allowlist")
+    return bool(term_in(key, rule.terms)) is (rule.mode == "allowlist")
 
 
-@lru_cache(maxsize=4_096)
 def is_sensitive(key: str, extra: tuple[str, ...] = ()) -> bool:
     """Whether a built-in or an *extra* term is in the key, or it signs a URL."""
     return fold(key).rpartition(".")[2] in _SIGNATURES or bool(
         term_in(key, SENSITIVE_TERMS) or term_in(key, extra)
     )
+
+
+_allowed: Final = Answers(_allows)
+SENSITIVE: Final = Answers(lambda asked: is_sensitive(*asked))
+"""What `is_sensitive` says, remembered: by key and extra terms."""
 
 
 def term_in(key: str, terms: tuple[str, ...]) -> str:
