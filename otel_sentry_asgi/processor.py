@@ -32,12 +32,15 @@ class SentrySpanProcessor(SpanProcessor):
     Raises `SettingsError` for settings that cannot be used; never raises afterwards.
     """
 
+    _are_several = False
+    """Of the class: whether a span has been seen that has two processors of ours. Until then spans
+    are not marked."""
+
     def __init__(
         self, settings: Settings | None = None, *, exporter: Exporter | None = None
     ) -> None:
         self._bridge = obtain(settings, exporter)
         self._detached = False
-        self._shadowed = False
         self._recorder = _Recorder(self._record)
         self._resource: object = None
         self.on_shutdown: Callable[[], None] | None = None
@@ -63,12 +66,11 @@ class SentrySpanProcessor(SpanProcessor):
             # Set as an attribute: a look into `__dict__` makes the interpreter build that
             # dictionary, and every access to the span slower from then on (CPython 3.11).
             if function is type(span).record_exception:
-                self._shadowed = False
                 span.record_exception = MethodType(self._recorder, span)  # type: ignore[method-assign]
+            elif type(function) is _Recorder:
+                SentrySpanProcessor._are_several = True
+                return
             else:
-                self._shadowed = type(function) is _Recorder
-                if self._shadowed:
-                    return
                 recorder = _Recorder(self._record_too, before)
                 span.record_exception = MethodType(recorder, span)  # type: ignore[method-assign]
             parent = span.parent
@@ -83,17 +85,20 @@ class SentrySpanProcessor(SpanProcessor):
     def _on_ending(self, span: Span) -> None:
         """The attribute refers to its span: taken away so that the span goes without the
         collector."""
-        if not self._shadowed:
-            function = getattr(span.record_exception, "__func__", None)
-            if type(function) is _Recorder:
-                del span.record_exception
+        function = getattr(span.record_exception, "__func__", None)
+        if type(function) is _Recorder:
+            del span.record_exception
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span to the worker."""
-        if self._detached or self._shadowed:
+        if self._detached:
             return
         try:
-            self._bridge.ended(span)
+            if not self._are_several:
+                self._bridge.ended(span)
+            elif not hasattr(span, "_sentry_has_it"):  # All processors get the same object.
+                self._bridge.ended(span)
+                span._sentry_has_it = True  # type: ignore[attr-defined]
         except BaseException as error:
             if not is_contained("on_end", error):
                 raise

@@ -27,6 +27,7 @@ from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi._worker import Worker
+from otel_sentry_asgi.processor import SentrySpanProcessor
 from otel_sentry_asgi.sentry import MAX_POLICIES
 from otel_sentry_asgi.testing import RecordingExporter
 from tests.integration.prelude import DSN, Kept
@@ -575,3 +576,54 @@ def test_what_fails_before_the_items_are_taken_keeps_none_back(
     service.provider.force_flush()
     assert len(service.exporter.transactions) == 1
     assert "turn" in failed
+
+
+# -- several processors ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1])
+@pytest.mark.parametrize("first_to_start", [0, 1])
+def test_one_processor_on_two_providers_sends_everything_once(
+    serve: Callable[..., Service], first_to_start: int, first_to_end: int
+) -> None:
+    """On the first, beside that of `instrument()`; whatever overlaps."""
+    service, other = serve(), TracerProvider(shutdown_on_exit=False)
+    mine = SentrySpanProcessor()
+    service.provider.add_span_processor(mine)
+    other.add_span_processor(mine)
+    tracers = {"both": service.tracer, "one": other.get_tracer("shop")}
+    names = ["both", "one"]
+    names.insert(0, names.pop(first_to_start))
+    spans = {name: tracers[name].start_span(name) for name in names}
+    names.insert(0, names.pop(first_to_end))
+    for name in names:
+        spans[name].end()
+    mine.force_flush()
+    assert sorted(sent["transaction"] for sent in service.exporter.transactions) == ["both", "one"]
+
+
+def test_a_processor_that_was_added_twice_sends_everything_once(
+    serve: Callable[..., Service],
+) -> None:
+    service, other = serve(), TracerProvider(shutdown_on_exit=False)
+    mine = SentrySpanProcessor()
+    for _ in range(2):
+        other.add_span_processor(mine)
+    with pytest.raises(ValueError), other.get_tracer("shop").start_as_current_span("fails"):  # noqa: PT011
+        raise ValueError
+    mine.force_flush()
+    assert [sent["transaction"] for sent in service.exporter.transactions] == ["fails"]
+    assert len(service.items("event")) == 1
+
+
+def test_a_processor_takes_over_when_another_is_detached(serve: Callable[..., Service]) -> None:
+    service = serve()
+    first, second = SentrySpanProcessor(), SentrySpanProcessor()
+    other = TracerProvider(shutdown_on_exit=False)
+    for processor in (first, second):
+        other.add_span_processor(processor)
+    span = other.get_tracer("shop").start_span("span")
+    first.detach()
+    span.end()
+    second.force_flush()
+    assert [sent["transaction"] for sent in service.exporter.transactions] == ["span"]
