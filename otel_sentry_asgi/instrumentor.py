@@ -146,8 +146,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             _forget_hook(module)
         _quart.stop()
         bridge = release()
-        if bridge is not None:
-            bridge.retire()
+        # Before the bridge retires: what comes later would start its worker again.
         processor, self._processor = self._processor, None
         for one in self._left:
             one.detach()
@@ -164,6 +163,8 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
                 "_log_record_processors",
                 log_processor,
             )
+        if bridge is not None:
+            bridge.retire()
         self._provider = self._logger_provider = None
         self._makes_provider = self._told = False
         self._leave_propagation()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -576,6 +577,27 @@ def test_what_fails_before_the_items_are_taken_keeps_none_back(
     service.provider.force_flush()
     assert len(service.exporter.transactions) == 1
     assert "turn" in failed
+
+
+def test_a_span_that_ends_while_uninstrument_runs_starts_no_thread(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+    service, bridge = serve(), active()
+    assert bridge is not None
+    late = service.tracer.start_span("late")
+    service.tracer.start_span("in time").end()
+    retire = bridge.retire
+
+    def retire_late() -> None:
+        retire()
+        late.end()
+
+    monkeypatch.setattr(bridge, "retire", retire_late)
+    otel_sentry_asgi.uninstrument()
+    assert [sent["transaction"] for sent in service.exporter.transactions] == ["in time"]
+    names = {thread.name for thread in threading.enumerate() if thread not in before}
+    assert "otel-sentry-asgi" not in names
 
 
 # -- several processors ---------------------------------------------------------------------------
