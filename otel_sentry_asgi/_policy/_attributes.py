@@ -247,7 +247,8 @@ TABLE: Final[tuple[Row, ...]] = (
     _row(
         Category.DROP,
         "exception.stacktrace log.record.original log.file.path",
-        "A stack trace ends with the message; the error event has its frames.",
+        "A stack trace ends with the message; the error event has its frames, or in `extra` the "
+        "text of one that is not Python's, cleaned like the message.",
     ),
     _row(
         Category.DROP,
