@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import active, obtain
 from otel_sentry_asgi._coverage import coverage
 from otel_sentry_asgi._environment import init_sentry
-from otel_sentry_asgi._gathering import Gathering
+from otel_sentry_asgi._gathering import Gathering, Tree
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._provider import Flush
 from otel_sentry_asgi._settings import Settings, SettingsError
@@ -64,7 +65,9 @@ class SentrySpanExporter(SpanExporter):
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._exports = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._gathers = False
+        self._came: deque[Sequence[ReadableSpan]] = deque()
         self._gathering = Gathering(
             max_held=self._settings.max_buffered, max_age=self._settings.max_age, lost=_lost
         )
@@ -87,9 +90,8 @@ class SentrySpanExporter(SpanExporter):
             if not self._exports:
                 self._exports = True
                 self._flush_at_exit()
-            now = time.monotonic()
-            with self._lock:
-                trees = self._gathering.add(spans, now) + self._gathering.expired(now)
+            self._came.append(spans)
+            trees = self._gathered()
             for tree in trees:
                 bridge.exported(tree)
             if not trees or bridge.pipeline.force_flush(sentry.shutdown_timeout()):
@@ -114,12 +116,27 @@ class SentrySpanExporter(SpanExporter):
             return
         with contained("shutdown"):
             if self._pid == os.getpid():
-                with self._lock:
-                    trees = self._gathering.flush()
-                for tree in trees:
+                for tree in self._gathered(everything=True):
                     bridge.exported(tree)
             bridge.close()
         atexit.unregister(self._exit)
+
+    def _gathered(self, *, everything: bool = False) -> list[Tree]:
+        """What is complete because of the spans that came. A finalizer or a signal handler may get
+        here while its own thread gathers: then that goes on with what it brought."""
+        trees: list[Tree] = []
+        with self._lock:
+            if self._gathers:
+                return trees
+            self._gathers = True
+            try:
+                now = time.monotonic()
+                while self._came:
+                    trees += self._gathering.add(self._came.popleft(), now)
+                trees += self._gathering.flush() if everything else self._gathering.expired(now)
+            finally:
+                self._gathers = False
+        return trees
 
     def _flush_at_exit(self) -> None:
         """The provider's exit handler is older than that of the client, so it would come too late:

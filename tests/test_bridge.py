@@ -15,7 +15,8 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanKind
 from sentry_sdk.utils import Dsn
 
@@ -30,7 +31,8 @@ from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi._worker import Worker
 from otel_sentry_asgi.processor import SentrySpanProcessor
 from otel_sentry_asgi.sentry import MAX_POLICIES
-from otel_sentry_asgi.testing import RecordingExporter
+from otel_sentry_asgi.span_exporter import SentrySpanExporter
+from otel_sentry_asgi.testing import RecordingExporter, span
 from tests.integration.prelude import DSN, Kept
 
 
@@ -598,6 +600,34 @@ def test_a_span_that_ends_while_uninstrument_runs_starts_no_thread(
     assert [sent["transaction"] for sent in service.exporter.transactions] == ["in time"]
     names = {thread.name for thread in threading.enumerate() if thread not in before}
     assert "otel-sentry-asgi" not in names
+
+
+def test_a_span_that_a_finalizer_exports_during_an_export_is_sent_too(
+    serve: Callable[..., Service],
+) -> None:
+    """OTel's simple processor exports on the thread on which the span ends."""
+    service, exporter = serve(), SentrySpanExporter()
+    results: list[SpanExportResult] = []
+
+    def export(one: ReadableSpan) -> None:
+        results.append(exporter.export([one]))
+
+    class Interrupted(ReadableSpan):
+        @property
+        def parent(self) -> None:
+            if not nested:
+                nested.append(True)
+                export(span("inner", trace_id=2))
+
+    nested: list[bool] = []
+    context = span("outer", trace_id=1).context
+    outer = Interrupted("outer", context, start_time=1, end_time=2)
+    thread = threading.Thread(target=export, args=(outer,), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert results == [SpanExportResult.SUCCESS] * 2
+    names = [sent["transaction"] for sent in service.exporter.transactions]
+    assert sorted(names) == ["inner", "outer"]
 
 
 # -- several processors ---------------------------------------------------------------------------
