@@ -123,6 +123,17 @@ def test_further_terms_count_like_built_in_ones() -> None:
         ),
         ("mail=bob@h", "mail=bob@h"),
         ("q=what?", "q=what?"),
+        ("next=cb?token=x", "next=cb%3Ftoken%3D%5BFiltered%5D"),
+        ("next=%3Ftoken%3Dx", "next=%3Ftoken%3D%5BFiltered%5D"),
+        ("url=example.com%2F%3Ftoken=x", "url=example.com%2F%3Ftoken%3D%5BFiltered%5D"),
+        ("state=a%26token%3Dx", "state=a%26token%3D%5BFiltered%5D"),
+        ("text=see+https://bob:pw@h", "text=see%20https%3A%2F%2F%5BFiltered%5D%40h"),
+        ("next=%252Fcb%253Ftoken%253Dx", "next=%252Fcb%253Ftoken%253D%255BFiltered%255D"),
+        ("next=%2Fcb%3Ftoken%3Da%2526x", "next=%2Fcb%3Ftoken%3D%5BFiltered%5D"),
+        ("u=https://a,https://bob:pw@h/", "u=https%3A%2F%2Fh%2F"),
+        ("q=a=b=c=d=e=f=g", "q=a%3D%5BFiltered%5D"),
+        ("cursor=YWtleUpj%3D%3D", "cursor=YWtleUpj%3D%3D"),
+        ("q=a%3Db%26c%3Dd&r=100%25", "q=a%3Db%26c%3Dd&r=100%25"),
     ],
 )
 def test_of_a_query_the_values_of_sensitive_parameters_are_filtered(
@@ -179,6 +190,21 @@ def test_a_url_loses_its_credentials_and_nothing_else(url: str, expected: str) -
         ("/p?q=1?2", "/p?q=1?2"),
         ("/p#a?token=x", "/p"),
         ("", ""),
+        # Others than the first, which may stand anywhere.
+        ("https://h/to/https://bob:pw@h2/x", "https://h/to/https://[Filtered]@h2/x"),
+        (
+            "https://h/to/https%3A%2F%2Fbob%3Apw%40h2",
+            "https://h/to/https%3A%2F%2F%5BFiltered%5D%40h2",
+        ),
+        ("https://h//bob:pw@h2/x", "https://h//[Filtered]@h2/x"),
+        (" https://bob:pw@h/", " https://[Filtered]@h/"),
+        ("see https://bob:pw@h", "see https://[Filtered]@h"),
+        ("https://a/,https://bob:pw@h/", "https://a/,https://[Filtered]@h/"),
+        ("5; url=https://bob:pw@h/", "5; url=https://[Filtered]@h/"),
+        ("/a%3Ftoken=x", "/a%3F[Filtered]"),
+        ("/a%253Ftoken%253Dx", "/a%253F[Filtered]"),
+        ("/what%3F.txt", "/what%3F.txt"),
+        ("/a%3Fq=1", "/a%3Fq=1"),
     ],
 )
 def test_a_url_is_cleaned_in_all_its_parts(url: str, expected: str) -> None:
@@ -188,6 +214,7 @@ def test_a_url_is_cleaned_in_all_its_parts(url: str, expected: str) -> None:
 
 def test_without_a_wanted_query_the_url_has_none() -> None:
     assert clean_url("https://bob:pw@h/p?q=1#top", NOTHING) == "https://h/p"
+    assert clean_url("https://h/p%3Fq=1", NOTHING) == "https://h/p"
 
 
 @pytest.mark.parametrize(
@@ -197,6 +224,8 @@ def test_without_a_wanted_query_the_url_has_none() -> None:
         ";" * 200_000,
         "next=https://" * 15_000,
         "next=" + "https://h/?next=" * 12_000,
+        "a=" * 100_000,
+        "%253F" * 40_000,
         "https://" + "a:" * 100_000 + "@",
         "@" * 200_000,
         "?" * 200_000,

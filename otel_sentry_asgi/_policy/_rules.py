@@ -130,6 +130,26 @@ _ENTRIES: Final = later(r"([,;])")
 _URL_IN_QUERY: Final = later(r"(?=.*[?@#])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/", re.DOTALL)
 _AUTHORITY: Final = later(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|(?=/)|)([^/?#]*)")
 _HOST_AND_PORT: Final = later(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
+_IN_VALUE: Final = later(r"[%/?#@=]")
+_IN_TEXT: Final = later(r"([?#&;])")
+
+# `user:password@` of URLs anywhere in a text, the slashes also as JSON escapes them. No part runs
+# beyond the next `//` but the last, which is bounded: so linear in the text.
+_SLASHES: Final = r"\\{0,4}/\\{0,4}/"
+_USER: Final = r"(?:\[Filtered\]|[^\s/'\"\[:@]){0,128}:(?![0-9]{1,5}[/?#'\"\\])"
+_CREDENTIALS: Final = later(
+    rf"(:{_SLASHES})(?:\[Filtered\]|[^\s/'\"\[])+@"
+    # With a slash, a quote or a bracket in it, if what follows the colon is no port.
+    rf"|(:?{_SLASHES}){_USER}(?:[^\s\"/]|/(?!\\{{0,4}}/))+@"
+    rf"|(:{_SLASHES}){_USER}[^\s'\"]{{1,512}}@"
+)
+# The same percent-encoded, once or more often, up to what ends the host at the same level.
+_ENCODED_CREDENTIALS: Final = later(
+    r"(%(?P<level>(?:25){0,3})3A(?:%(?P=level)2F){2})"
+    r"(?:(?!%(?P=level)(?:2F|3F|23|26))[^\s/?#&;'\"])+(%(?P=level)40)",
+    re.IGNORECASE,
+)
+_ENCODED_MARK: Final = later(r"%(?:25){0,3}3F", re.IGNORECASE)
 
 
 def fold(key: str) -> str:
@@ -186,26 +206,27 @@ def term_in(key: str, terms: tuple[str, ...]) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether the text holds no credentials, query or fragment of a URL: these have signs."""
-    return "?" not in text and "#" not in text and "@" not in text
+    """Whether the text holds no credentials, query or fragment of a URL: these have signs, which
+    may be encoded."""
+    return "?" not in text and "#" not in text and "@" not in text and "%" not in text
 
 
 def clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
     """The query string with the values of forbidden parameters filtered, order and encoding
     kept."""
-    return _clean_query(query, rule, extra, False)
+    return _clean_query(query, rule, extra, 0)
 
 
 @lru_cache(maxsize=1)  # A request tells its query two or three times.
-def _clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...], nested: bool) -> str:
-    """*nested* says that the query is one of a URL within a query."""
+def _clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...], depth: int) -> str:
+    """*depth* says in how many values of queries, or encodings of them, the query stands."""
     if rule.mode == "off":
         return ""
     if ";" not in query:  # Nearly always, and a pattern is dear.
-        return "&".join([_clean_pair(pair, rule, extra, nested) for pair in query.split("&")])
+        return "&".join([_clean_pair(pair, rule, extra, depth) for pair in query.split("&")])
     parts = _PAIRS.split(query)
     return "".join(
-        part if part in "&;" else _clean_pair(part, rule, extra, nested) for part in parts
+        part if part in "&;" else _clean_pair(part, rule, extra, depth) for part in parts
     )
 
 
@@ -224,12 +245,12 @@ def clean_baggage(
         name, _, value = part.partition("=")
         if value and denies(unquote_plus(name).strip()):
             return f"{name}={FILTERED}"
-        return _clean_pair(part, rule, extra, nested=False)
+        return _clean_pair(part, rule, extra, depth=0)
 
     return "".join(part if part in ",;" else cleaned(part) for part in _ENTRIES.split(text))
 
 
-def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], nested: bool) -> str:
+def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], depth: int) -> str:
     name, equals, value = pair.partition("=")
     if not equals:
         # A bare word may be a flag, or a token that no key describes: `?eyJhbGciOi...`.
@@ -237,27 +258,70 @@ def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], nested: b
     plain = name if "%" not in name and "+" not in name else unquote_plus(name)
     if value and not rule.allows(plain, extra):
         return f"{name}={FILTERED}"
-    if "/" not in value and "%" not in value:
+    if not _IN_VALUE.search(value):
         return pair
+    cleaned = _clean_value(value, rule, extra, depth) if depth < _DEEPEST else FILTERED
+    if cleaned == value:
+        return pair
+    is_clean = not depth and _clean_value(cleaned, rule, extra, depth) == cleaned
+    return f"{name}={cleaned if is_clean else FILTERED}"
+
+
+_DEEPEST: Final = 4
+"""Values in values that are looked at."""
+
+
+def _clean_value(value: str, rule: KeyValueRule, extra: tuple[str, ...], depth: int) -> str:
+    """The value of a parameter, which may be a URL, or a text with credentials or parameters."""
     decoded = unquote_plus(value)
-    if not _URL_IN_QUERY.match(decoded):
-        return pair
-    if nested:
-        return f"{name}={FILTERED}"
-    cleaned = clean_url(decoded, rule, extra, nested=True)
-    return pair if cleaned == decoded else f"{name}={quote(cleaned, safe='', errors='replace')}"
+    if _URL_IN_QUERY.match(decoded):
+        cleaned = clean_url(decoded, rule, extra, depth=depth + 1)
+    else:
+        cleaned = "".join(
+            # The padding of base64 is no value.
+            _clean_pair(part, rule, extra, depth + 1) if part.rstrip("=").count("=") else part
+            for part in _IN_TEXT.split(hide_credentials(decoded))
+        )
+    if depth < _DEEPEST and "%" in cleaned and cleaned != value:
+        cleaned = _clean_value(cleaned, rule, extra, depth + 1)
+    return value if cleaned == decoded else quote(cleaned, safe="", errors="replace")
 
 
-def clean_url(
-    url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, nested: bool = False
-) -> str:
+def clean_url(url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, depth: int = 0) -> str:
     """The URL without credentials, with its query cleaned, and without its fragment."""
     if is_plain(url):
         return url
     base, _, _ = without_credentials(url).partition("#")
     base, question, query = base.partition("?")
-    kept = _clean_query(query, rule, extra, nested) if question else ""
+    if (hidden := hide_credentials(base)) != base:  # There may be others in its path.
+        base = without_credentials(hidden)
+    if "%" in base:
+        base = _without_encoded_query(base, rule, extra, depth)
+    kept = _clean_query(query, rule, extra, depth) if question else ""
     return f"{base}?{kept}" if kept else base
+
+
+def _without_encoded_query(
+    path: str, rule: KeyValueRule, extra: tuple[str, ...], depth: int
+) -> str:
+    """The path without a forbidden query that it holds with its question mark encoded."""
+    mark = _ENCODED_MARK.search(path)
+    if mark is None:
+        return path
+    if rule.mode == "off" or depth == _DEEPEST:
+        return path[: mark.start()]
+    query = path[mark.end() :]
+    is_clean = _clean_value(query, rule, extra, depth) == query
+    return path if is_clean else path[: mark.end()] + FILTERED
+
+
+def hide_credentials(text: str) -> str:
+    """The text with `[Filtered]@` for `user:password@` of the URLs in it."""
+    if "@" in text and "/" in text:
+        text = _CREDENTIALS.sub(rf"\1\2\3{FILTERED}@", text)
+    if "%" in text and "40" in text:
+        text = _ENCODED_CREDENTIALS.sub(r"\1%\g<level>5BFiltered%\g<level>5D\3", text)
+    return text
 
 
 def without_credentials(url: str) -> str:

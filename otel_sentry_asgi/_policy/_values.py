@@ -22,6 +22,7 @@ from otel_sentry_asgi._policy._rules import (
     KeyValueRule,
     clean_query,
     clean_url,
+    hide_credentials,
     is_sensitive,
 )
 
@@ -38,13 +39,6 @@ MOST_SECRETS: Final = 256
 _CARRIERS: Final = later(
     r"\b(?:Headers|MutableHeaders|RequestHeaders|CIMultiDict|CIMultiDictProxy|EnvironHeaders"
     r"|QueryParams|ImmutableMultiDict|Cookies|URL|Scope)\("
-)
-# `user:password@` behind a scheme; with a slash in it, if what follows the colon is no port. Of one
-# class each and bounded, so linear in the text.
-_CREDENTIALS: Final = later(
-    r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)"
-    r"(?:(?:\[Filtered\]|[^\s/'\"\[]){1,512}"
-    r"|(?:\[Filtered\]|[^\s/'\"\[:@]){0,128}:(?![0-9]{1,5}[/?#])[^\s'\"\[]{1,512})@"
 )
 _QUERY: Final = later(r"(?<=[^\s'\"<>])([?#])([^\s'\"<>]+)")
 _PARTS: Final = later(r"[\s,;]+")
@@ -229,8 +223,7 @@ def text_cleaner(
         return pattern.sub(FILTERED, text)
 
     def clean(text: str) -> str:
-        if "://" in text and "@" in text:
-            text = _CREDENTIALS.sub(rf"\1{FILTERED}@", text)
+        text = hide_credentials(text)
         if ("?" in text or "#" in text) and ("=" in text or "://" in text):
             plain = _QUERY.sub(clean_match, text)
             if any(one in text and one not in plain for one in queries):
@@ -241,9 +234,11 @@ def text_cleaner(
     def clean_match(match: re.Match[str]) -> str:
         sign, rest = match.groups()
         # What follows a `#` may be anything, also in prose; tokens come as parameters.
-        return (
-            match[0] if sign == "#" and "=" not in rest else sign + clean_query(rest, query, terms)
-        )
+        if sign == "#" and "=" not in rest:
+            return match[0]
+        # JSON may have the ampersand escaped.
+        parts = rest.split("\\u0026")
+        return sign + "\\u0026".join([clean_query(part, query, terms) for part in parts])
 
     return clean
 
