@@ -1,6 +1,7 @@
 """A segment as a transaction: name, follow-ups, response, what the resource says."""
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from opentelemetry.sdk.resources import Resource
@@ -35,6 +36,33 @@ def transaction(root: Any, *children: Any, **given: Any) -> Transaction:
     made = to_transaction(root, children, event_id="e" * 32, **given)
     assert problems(made) == []
     return made
+
+
+@pytest.mark.parametrize("sign", ["%26", "%3b", "%3D", "%23", "%3f"])
+def test_a_parameter_with_an_encoded_sign_is_filtered_whole(sign: str) -> None:
+    """OTel's ASGI middleware decodes the query before anybody can see where values end."""
+    query = f"password=ab{sign}rest&q=1"
+    attributes = {
+        "http.url": f"http://h/items/5?{unquote(query)}",
+        "url.query": unquote(query),
+    }
+    facts = RequestFacts(request={"url": "http://h/items/5", "query_string": query})
+    made: Any = PRIVATE.clean(transaction(server(attributes=attributes), facts=facts)).payload
+    data = made["contexts"]["trace"]["data"]
+    assert data["url.full"] == "http://h/items/5?password=[Filtered]&q=1"
+    assert data["url.query"] == made["request"]["query_string"] == "password=[Filtered]&q=1"
+
+
+def test_what_is_not_the_request_keeps_its_own_query() -> None:
+    facts = RequestFacts(request={"url": "http://h/items/5", "query_string": "a=%26"})
+    root = server(attributes={"http.url": "http://h/items/5"})
+    assert transaction(root, facts=facts)["contexts"]["trace"]["data"]["url.full"] == (
+        "http://h/items/5"
+    )
+    for kind, late in ((CLIENT, False), (SERVER, True)):
+        root = server(kind=kind, attributes={"http.url": "http://h/?b=1"})
+        made = transaction(root, facts=facts, late=late)
+        assert made["contexts"]["trace"]["data"]["url.full"] == "http://h/?b=1"
 
 
 def test_a_whole_transaction() -> None:

@@ -7,7 +7,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from otel_sentry_asgi._model import Data
-from otel_sentry_asgi._translate.text import encodable
+from otel_sentry_asgi._patterns import later
+from otel_sentry_asgi._semconv import URL_FULL, URL_QUERY
+from otel_sentry_asgi._translate.text import encodable, to_text
 
 AsgiScope = MutableMapping[str, Any]
 
@@ -34,6 +36,22 @@ def to_request(scope: Mapping[str, Any]) -> Data:
     if client:
         request["env"] = {"REMOTE_ADDR": encodable(str(client[0]))}
     return request
+
+
+_ENCODED_SIGNS: Final = later(r"%(?:2[36]|3[BDFbdf])")
+
+
+def restore_query(data: Data, request: Data) -> None:
+    """Put the query as it came into the attributes of the request's server span: OTel's ASGI
+    middleware decodes the whole of it, and a value with a `%26` in it falls in two."""
+    query = request.get("query_string")
+    if not query or "%" not in query or not _ENCODED_SIGNS.search(query):
+        return
+    if URL_QUERY in data:
+        data[URL_QUERY] = to_text(query)
+    url, question, _ = str(data.get(URL_FULL) or "").partition("?")
+    if question:
+        data[URL_FULL] = to_text(f"{url}?{query}")
 
 
 def is_event_stream(message: Mapping[str, Any]) -> bool:

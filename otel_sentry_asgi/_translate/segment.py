@@ -16,6 +16,7 @@ from otel_sentry_asgi._translate.naming import Name, to_name
 from otel_sentry_asgi._translate.op import STREAM, scope_name_of, to_op, to_origin
 from otel_sentry_asgi._translate.own import to_measurements, to_tags
 from otel_sentry_asgi._translate.reading import SERVER, Reading
+from otel_sentry_asgi._translate.request import restore_query
 from otel_sentry_asgi._translate.resource import facts_of
 from otel_sentry_asgi._translate.span import add_facts, seconds, to_links, to_span
 from otel_sentry_asgi._translate.status import from_http, to_status
@@ -81,6 +82,8 @@ def to_transaction(
         reading = read(root, facts, late=late)
     if late or root.kind is not SERVER:
         facts = NO_REQUEST
+    if facts.request is not None:
+        restore_query(reading.data, facts.request)
     name, source = _name(reading, children, facts, late=late)
     trace = _trace_context(root, reading, facts, late=late)
     if sampling_context is not None:
