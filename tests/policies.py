@@ -45,3 +45,9 @@ COLLECTING: Policy = to_policy(EMPTY, pii=True)
 STRICTEST: Policy = to_policy(STRICT, pii=False)
 
 POLICIES = {"private": PRIVATE, "open": OPEN, "collecting": COLLECTING, "strictest": STRICTEST}
+
+SECRET_KEYS = [
+    *("Cookie", "set-cookie", "Authorization", "X-Forwarded-For", "x-real-ip"),
+    *("HTTP_COOKIE", "HTTP_X_FORWARDED_FOR", "REMOTE_ADDR"),
+]
+"""Names of headers that do not leave, as dictionaries have them."""

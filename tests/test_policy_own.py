@@ -15,7 +15,7 @@ from otel_sentry_asgi._policy import FILTERED, Policy
 from otel_sentry_asgi._policy._memo import LONGEST_SHAPE, MAX_KEYS, MAX_SHAPES, Memo, Shapes
 from otel_sentry_asgi._semconv import KIND
 from tests.payload import encoded
-from tests.policies import COLLECTING, OPEN, POLICIES, PRIVATE
+from tests.policies import COLLECTING, OPEN, POLICIES, PRIVATE, SECRET_KEYS
 
 
 def with_(policy: Policy = PRIVATE, **own: Any) -> Policy:
@@ -146,6 +146,13 @@ def test_a_callback_may_change_a_payload_or_keep_it_in() -> None:
 
 URL = "https://bob:pw@h/?token=x"
 PLAIN_URL = "https://[Filtered]@h/?token=[Filtered]"
+
+
+@pytest.mark.parametrize("key", [*SECRET_KEYS, "password", "remote_addr"])
+def test_breadcrumbs_are_cleaned_by_key_at_any_depth(key: str) -> None:
+    policy = with_(PRIVATE, scrubbed=frozenset({"remote_addr"}))
+    crumb = policy.clean_crumb({"data": {key: "x", "headers": {key: "x", "Accept": "y"}}})
+    assert crumb["data"] == {key: FILTERED, "headers": {key: FILTERED, "Accept": "y"}}
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)

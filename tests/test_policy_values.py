@@ -10,7 +10,7 @@ import pytest
 
 from otel_sentry_asgi._policy import FILTERED, IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule
 from otel_sentry_asgi._policy._values import clean_strings, clean_vars, text_cleaner
-from tests.policies import OPEN, PRIVATE, STRICTEST
+from tests.policies import OPEN, PRIVATE, SECRET_KEYS, STRICTEST
 
 
 def cleaned(variables: dict[str, Any], headers: KeyValueRule = IMPERSONAL) -> Any:
@@ -37,6 +37,31 @@ def test_sensitive_keys_are_found_at_any_depth_with_the_quotes_of_their_repr() -
     variables = {"form": {"'password'": "'x'", "rows": [{'"api_key"': "'x'", "'id'": "5"}]}}
     assert cleaned(variables) == {
         "form": {"'password'": FILTERED, "rows": [{'"api_key"': FILTERED, "'id'": "5"}]}
+    }
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS)
+@pytest.mark.parametrize("printed", [str, repr, lambda key: repr(key.encode())])
+def test_keys_that_are_names_of_secret_headers_are_filtered_at_any_depth(
+    key: str, printed: Callable[[str], str]
+) -> None:
+    variables = {"args": [{"headers": {printed(key): "'x'", "'Accept'": "'y'"}}]}
+    assert cleaned(variables) == {
+        "args": [{"headers": {printed(key): FILTERED, "'Accept'": "'y'"}}]
+    }
+
+
+def test_keys_that_no_header_has_are_no_names_of_headers() -> None:
+    """`via` and the like are words, and a variable's name has no hyphens."""
+    variables = {"trivia": "1", "is_user": "1", "d": {"'via'": "1", "'client_ip'": "1"}}
+    assert cleaned(variables) == variables
+
+
+@pytest.mark.parametrize("rule", [NOTHING, KeyValueRule("allowlist", ("accept",))])
+def test_where_headers_are_off_other_keys_with_a_hyphen_stay(rule: KeyValueRule) -> None:
+    values = {"en-US": "x", "Set-Cookie": "x", "X-Real-IP": "x"}
+    assert cleaned({"d": values}, rule) == {
+        "d": {"en-US": "x", "Set-Cookie": FILTERED, "X-Real-IP": FILTERED}
     }
 
 

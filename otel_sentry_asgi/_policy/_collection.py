@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from otel_sentry_asgi._patterns import later
-from otel_sentry_asgi._policy._rules import IMPERSONAL, INSENSITIVE, NOTHING, KeyValueRule
+from otel_sentry_asgi._policy._rules import (
+    IMPERSONAL,
+    INSENSITIVE,
+    NOTHING,
+    SENSITIVE,
+    KeyValueRule,
+    is_secret_header,
+)
 
 BODIES: Final = frozenset({"incoming_request", "outgoing_request", "outgoing_response"})
 """All that `data_collection.http_bodies` collects by default. Bodies are asked for by direction, so
@@ -60,6 +67,14 @@ class Collection:
         """What the settings say of an attribute: by its name, else by the longest prefix."""
         fitting = [(len(name), action) for name, action in self.actions if _fits(key, name)]
         return max(fitting)[1] if fitting else None
+
+    def denies(self, key: str) -> bool:
+        """Whether a key of a body, a breadcrumb or the like forbids its value."""
+        return (
+            SENSITIVE[key, self.terms]
+            or key.lower() in self.scrubbed
+            or is_secret_header(key, self.headers, self.terms)
+        )
 
     def allows(self, key: str) -> bool:
         """Whether an attribute in no row of the table may leave."""

@@ -32,6 +32,7 @@ from otel_sentry_asgi._policy._rules import (
     clean_url,
     fold,
     is_plain,
+    is_secret_header,
     is_sensitive,
     term_in,
 )
@@ -165,7 +166,7 @@ def _by_text(of: Collection, because: str) -> Rule:
     text = text_cleaner(frozenset(), of.query, of.terms)
 
     def by_key(values: Mapping[str, Any]) -> Any:
-        return clean_body(values, lambda key: SENSITIVE[key, of.terms], text)
+        return clean_body(values, of.denies, text)
 
     others = _each(text, by_key)
 
@@ -226,6 +227,8 @@ def _terms(key: str, of: Collection) -> Rule:
         return _drop("it is not among allowed_attributes")
     if is_sensitive(key):
         return _filter("the key holds a sensitive term")
+    if is_secret_header(key.rpartition(".")[2], of.headers, of.terms):
+        return _filter("the key is the name of a header that does not leave")
     return _by_text(of, "no row names it, no sensitive term is in the key")
 
 

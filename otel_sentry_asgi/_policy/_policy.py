@@ -18,7 +18,6 @@ from otel_sentry_asgi._policy._rules import (
     FILTERED,
     MAPPING,
     MOST_PASSES,
-    SENSITIVE,
     term_in,
     without_credentials,
 )
@@ -187,9 +186,7 @@ class Policy(Collection):
         return self._request(request, _Notes())
 
     def _request(self, request: Data, notes: _Notes) -> Data:
-        return clean_request(
-            request, self, self._header_plans, self._denies, self._text, notes.meta
-        )
+        return clean_request(request, self, self._header_plans, self.denies, self._text, notes.meta)
 
     def clean_span(self, span: SpanPayload) -> SpanPayload:
         """A span without what the policy forbids. Changes the payload in place."""
@@ -224,7 +221,7 @@ class Policy(Collection):
         """The body of a log record: a message, or values by key."""
         if isinstance(body, str):
             return self._text(body)
-        return clean_body(body, self._denies, self._text)
+        return clean_body(body, self.denies, self._text)
 
     def label(self, text: str, attributes: Mapping[str, Any]) -> str:
         """The name or description of something with these *attributes* (uncleaned): like `text`,
@@ -406,9 +403,6 @@ class Policy(Collection):
                 self.terms,
                 raw=self.user_info,
             )
-
-    def _denies(self, key: str) -> bool:
-        return SENSITIVE[key, self.terms] or key.lower() in self.scrubbed
 
     def _allows_variable(self, name: str) -> bool:
         return self.frame_variables.allows(name, self.terms)

@@ -205,6 +205,19 @@ def term_in(key: str, terms: tuple[str, ...]) -> str:
     return next((term for term in terms if term and fold(term) in folded), "")
 
 
+def is_secret_header(key: str, headers: KeyValueRule, extra: tuple[str, ...] = ()) -> bool:
+    """Whether a key of other data (a dictionary of headers, an environment) is the name of a header
+    with credentials or cookies, or one that *headers* denies. By the name alone, so where headers
+    are off or on a list, those with a sensitive or personal term."""
+    name = fold(key)
+    if key.startswith(("HTTP_", "REMOTE_")):  # Of WSGI and CGI.
+        name = name.removeprefix("http-")
+    elif "-" not in key:
+        return name in SECRET_HEADERS
+    rule = headers if headers.mode == "denylist" else IMPERSONAL
+    return name in SECRET_HEADERS or not rule.allows(name, extra)
+
+
 def is_plain(text: str) -> bool:
     """Whether the text holds no credentials, query or fragment of a URL: these have signs, which
     may be encoded."""

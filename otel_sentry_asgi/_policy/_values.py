@@ -23,6 +23,7 @@ from otel_sentry_asgi._policy._rules import (
     clean_query,
     clean_url,
     hide_credentials,
+    is_secret_header,
     is_sensitive,
 )
 
@@ -49,6 +50,7 @@ _WORDS: Final = later(r"[^\s,;&?#=/@:\"]{8,}(?![^\s,;&?#/@:\"])")
 # A long value that prints as bytes: a raw body has no keys to judge by.
 _BYTES: Final = later(r"(?:b|bytearray\(b)['\"].{20}", re.DOTALL)
 _RAW_NAME: Final = later(r"^b?['\"]?([A-Za-z0-9_-]+)['\"]?$")
+_PRINTED: Final = later(r"b?(['\"])(.*)\1", re.DOTALL)
 
 
 def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
@@ -285,7 +287,7 @@ def clean_vars(
     unless *raw*, without long bytes."""
 
     def cleaned(key: str, value: Any) -> Any:
-        if key and not allows(key.strip("'\"")):
+        if key and (not allows(name := _unprinted(key)) or is_secret_header(name, headers, terms)):
             return FILTERED
         if isinstance(value, Mapping):
             if _is_asgi_scope(value):
@@ -311,6 +313,12 @@ def clean_vars(
         return header in SECRET_HEADERS or not headers.allows(header, terms)
 
     return {name: cleaned(name, value) for name, value in variables.items()}
+
+
+def _unprinted(key: str) -> str:
+    """A key of which there may be only its repr."""
+    printed = _PRINTED.fullmatch(key)
+    return printed[2] if printed is not None else key
 
 
 def _is_asgi_scope(value: Mapping[str, Any]) -> bool:
