@@ -15,7 +15,7 @@ from otel_sentry_asgi._policy import FILTERED, Policy
 from otel_sentry_asgi._policy._memo import LONGEST_SHAPE, MAX_KEYS, MAX_SHAPES, Memo, Shapes
 from otel_sentry_asgi._semconv import KIND
 from tests.payload import encoded
-from tests.policies import COLLECTING, OPEN, POLICIES, PRIVATE, SECRET_KEYS
+from tests.policies import COLLECTING, OPEN, POLICIES, PRIVATE, SECRET_KEYS, STRICTEST
 
 
 def with_(policy: Policy = PRIVATE, **own: Any) -> Policy:
@@ -146,6 +146,67 @@ def test_a_callback_may_change_a_payload_or_keep_it_in() -> None:
 
 URL = "https://bob:pw@h/?token=x"
 PLAIN_URL = "https://[Filtered]@h/?token=[Filtered]"
+
+
+def test_a_response_that_the_application_describes_is_cleaned_by_key() -> None:
+    def cleaned(policy: Policy, response: Any) -> Any:
+        event: Any = {"contexts": {"response": response}}
+        policy.clean_error(event)
+        return event["contexts"]["response"]
+
+    response: Any = {
+        "status_code": 200,
+        "headers": {"Set-Cookie": "x", "X-Real-IP": "x", "Content-Type": "y"},
+        "cookies": {"theme": "dark", "sid": "x"},
+        "url": URL,
+        "token": "x",
+        "data": {"password": "x", "n": 1},
+    }
+    private = {
+        "status_code": 200,
+        "headers": {"Set-Cookie": FILTERED, "X-Real-IP": FILTERED, "Content-Type": "y"},
+        "cookies": {},
+        "url": PLAIN_URL,
+        "token": FILTERED,
+        "data": {"password": FILTERED, "n": 1},
+    }
+    assert cleaned(PRIVATE, dict(response)) == private
+    assert cleaned(OPEN, dict(response))["cookies"] == {"theme": "dark", "sid": FILTERED}
+    assert "data" not in cleaned(STRICTEST, dict(response))
+    assert cleaned(PRIVATE, {"headers": [["cookie", "x"]], "status_code": 200}) == {
+        "headers": {},
+        "status_code": 200,
+    }
+
+
+def test_a_fingerprint_has_no_credentials_and_no_secrets_of_the_request() -> None:
+    event: Any = {"fingerprint": ["{{ default }}", URL, "for opensesame"]}
+    PRIVATE.clean_error(event, frozenset({"opensesame"}))
+    assert event["fingerprint"] == ["{{ default }}", PLAIN_URL, "for [Filtered]"]
+
+
+@pytest.mark.parametrize("name", ["otel", "cloud_resource", "response"])
+@pytest.mark.parametrize("context", [URL, None, {"resource": URL}])
+def test_a_context_of_another_form_does_not_keep_an_event_back(name: str, context: Any) -> None:
+    event: Any = {"contexts": {name: context}}
+    assert "pw" not in encoded(PRIVATE.clean_error(event).payload)
+
+
+def test_tags_and_descriptions_of_spans_have_no_credentials() -> None:
+    made: Any = {
+        "description": "x",
+        "tags": {"page": URL, "n": "1"},
+        "data": {"sentry.description": f"GET {URL}", "sentry.name": f"GET {URL}"},
+    }
+    span = PRIVATE.clean_span(made)
+    assert span["tags"] == {"page": PLAIN_URL, "n": "1"}
+    assert span["data"] == {
+        "sentry.description": f"GET {PLAIN_URL}",
+        "sentry.name": f"GET {PLAIN_URL}",
+    }
+    data = {"db.system": "sqlite", "sentry.description": "SELECT 'bob'"}
+    assert PRIVATE.attributes(data)["sentry.description"] == "SELECT ?"
+    assert OPEN.attributes(data)["sentry.description"] == "SELECT 'bob'"
 
 
 @pytest.mark.parametrize("key", [*SECRET_KEYS, "password", "remote_addr"])

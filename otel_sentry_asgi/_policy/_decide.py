@@ -49,6 +49,7 @@ Cleaner = Callable[[Any, Mapping[str, Any]], Any]
 _LONGEST_METHOD: Final = 64
 _LONGEST_NAME: Final = 256
 """Of an attribute in baggage: callers choose it, and each of its dots is looked at."""
+_DESCRIPTIONS: Final = frozenset({"sentry.description", "sentry.name"})
 _HASHED: Final = later(r"hmac:[0-9a-f]{32}")
 
 
@@ -67,6 +68,8 @@ def rule_of(key: str, of: Collection) -> Rule:
     action = of.action(key)
     if action is not None:
         return _ACTIONS[action](of)
+    if key in _DESCRIPTIONS:
+        return _description(of)
     category = category_of(key)
     rule = _BY_CATEGORY[category](key, of)
     if rule.clean is dropped:
@@ -174,6 +177,18 @@ def _by_text(of: Collection, because: str) -> Rule:
         return value if type(value) is str and is_plain(value) else others(value, around)
 
     return Rule("kept, URLs in it cleaned", because, clean, leaves_plain=True)
+
+
+def _description(of: Collection) -> Rule:
+    """For the text that a span is shown with."""
+    text = text_cleaner(frozenset(), of.query, of.terms)
+
+    def clean(value: Any, around: Mapping[str, Any]) -> Any:
+        if not of.database_query_data and system_of(around):
+            value = _parameterised(value, around)
+        return _each(text)(value, around)
+
+    return Rule("kept, URLs in it cleaned, `?` for literals", "it describes a span", clean)
 
 
 def _url_cleaner(of: Collection) -> Callable[[str], str]:

@@ -39,6 +39,7 @@ P = TypeVar("P")
 _NO_SECRETS: frozenset[str] = frozenset()
 
 _OWN_CONTEXTS: Final = frozenset({"trace", "otel", "response"})
+_OWN_RESPONSE: Final = frozenset({"status_code", "body_size"})
 
 RESOURCE_CONTEXTS: Final = frozenset({"cloud_resource", "container", "kubernetes"})
 """Contexts whose keys are names of resource attributes."""
@@ -164,7 +165,7 @@ class Policy(Collection):
             event["breadcrumbs"] = self.without(event["breadcrumbs"], secrets)
         clean = self._text
         if secrets:
-            parts = [event.get(part) for part in ("tags", "extra", "contexts")]
+            parts = [event.get(part) for part in ("tags", "extra", "contexts", "fingerprint")]
             clean = self._cleaner(long_ones(secrets), texts_in(parts))
         for part, scrubbed, cleaner in (
             ("tags", _NO_SECRETS, clean),
@@ -175,9 +176,15 @@ class Policy(Collection):
                 event[part] = self._by_own_keys(event[part], cleaner, scrubbed)
         if "user" in event and (event["user"] or {}).get("ip_address") == FILTERED:
             del event["user"]["ip_address"]  # Sentry takes nothing but an address.
+        if "fingerprint" in event:
+            event["fingerprint"] = clean_strings(event["fingerprint"], clean)
         contexts = event.get("contexts") or {}
         for name, context in contexts.items():
-            if name not in _OWN_CONTEXTS and isinstance(context, MAPPING):
+            if not isinstance(context, MAPPING):
+                contexts[name] = clean_strings(context, clean)
+            elif name == "response" and not _OWN_RESPONSE.issuperset(context):
+                contexts[name] = self._clean_response(context, clean)
+            elif name not in _OWN_CONTEXTS:
                 contexts[name] = self._by_own_keys(context, clean)
 
     def request(self, request: Data) -> Data:
@@ -325,18 +332,37 @@ class Policy(Collection):
     def _clean_resource(self, contexts: Data, notes: _Notes) -> None:
         """The contexts that hold attributes of the resource."""
         for key in RESOURCE_CONTEXTS & contexts.keys():
-            contexts[key] = self.attributes(contexts[key])
+            contexts[key] = self.attributes(_mapping(contexts[key]))
         if "otel" in contexts:
-            raw = contexts["otel"].get("resource", {})
+            raw = _mapping(_mapping(contexts["otel"]).get("resource"))
             resource, filtered, _ = self._plans[tuple(raw)].clean(raw, raw)
             contexts["otel"] = {"resource": resource}
             mark(notes.meta, filtered, "contexts", "otel", "resource")
 
     def _clean_tags(self, payload: Data) -> None:
-        """Tags that came as attributes: the application chose them, but for its own terms."""
-        for key in payload.get("tags") or ():
-            if term_in(key, self.terms):
-                payload["tags"][key] = FILTERED
+        """Tags that came as attributes: the application chose them, but for its own terms and what
+        is in URLs."""
+        tags = payload.get("tags") or {}
+        for key, value in tags.items():
+            tags[key] = FILTERED if term_in(key, self.terms) else self._text(value)
+
+    def _clean_response(self, response: Mapping[str, Any], clean: Callable[[str], str]) -> Data:
+        """Sentry's response context as the application may set it."""
+        cleaned: Data = {}
+        for key, value in response.items():
+            if key == "headers":
+                headers = {str(name): one for name, one in _mapping(value).items()}
+                cleaned[key] = self._header_plans[tuple(headers)].clean(headers, headers)[0]
+            elif key == "cookies":
+                cleaned[key] = self.cookies.clean(_mapping(value), self.terms)
+            elif key == "data":
+                if "outgoing_response" in self.bodies:
+                    cleaned[key] = clean_body(value, self.denies, clean)
+            elif self.denies(str(key)):
+                cleaned[key] = FILTERED
+            else:
+                cleaned[key] = clean_strings(value, clean)
+        return cleaned
 
     def clean_crumb(self, crumb: Data) -> Data:
         """A breadcrumb without what the policy forbids. Changes it in place."""
@@ -446,6 +472,11 @@ _SIGNS: Final = later(r"//|[?#]")
 
 def _plain_url(url: str) -> str:
     return without_credentials(url).partition("?")[0].partition("#")[0]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """An application may set a context to anything."""
+    return value if isinstance(value, MAPPING) else {}
 
 
 def _values(interface: Any) -> list[Data]:
