@@ -72,7 +72,7 @@ class CleaningSpanExporter(SpanExporter):
 
 
 class CleaningLogExporter(LogRecordExporter):
-    """The same for log records: their attributes, their body, their resource."""
+    """The same for log records: attributes, body, name of the event, resource."""
 
     def __init__(self, exporter: Any, settings: Settings | None = None) -> None:
         """*settings*: by default those of `instrument()`."""
@@ -193,7 +193,9 @@ def clean_record(record: Any, policy: Policy) -> Any:
         attributes=_attributes(inner.attributes, policy), immutable=False
     )
     inner.attributes.dropped = dropped
-    inner.body = policy.body(inner.body)
+    inner.body = policy.body(inner.body if isinstance(inner.body, bytes) else _texts(inner.body))
+    if isinstance(name := getattr(inner, "event_name", None), str):
+        inner.event_name = policy.text(name)
     if getattr(inner, "exception", None) is not None:
         inner.exception = None  # Its text is among the attributes.
     if dataclasses.is_dataclass(record):
@@ -241,4 +243,15 @@ def _kept(key: str, value: Any, policy: Policy, around: Mapping[str, Any]) -> It
     ):
         yield [kept for one in value for kept in _kept(key, one, policy, around)]
     else:
-        yield from policy.attributes({key: value}, around).values()
+        texts = _texts(value)
+        for kept in policy.attributes({key: texts}, around).values():
+            yield value if kept == texts else kept
+
+
+def _texts(value: Any) -> Any:
+    """*value* with texts for the bytes in it, which no rule is made for."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {key: _texts(item) for key, item in value.items()}
+    return type(value)(map(_texts, value)) if isinstance(value, (list, tuple)) else value

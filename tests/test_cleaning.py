@@ -164,6 +164,36 @@ class Records:
         self.got.clear()
 
 
+def test_bytes_and_names_of_events_are_cleaned_like_texts() -> None:
+    records = Records()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(CleaningLogExporter(records)))
+    attributes: Any = {
+        "http.url": b"https://bob:pw@h/?token=bob",
+        "http.request.header.x": [b"https://bob:pw@h/"],
+        "nested": {"urls": [[b"https://bob:pw@h/"]]},
+        "db.system": "postgresql",
+        "db.statement": b"SELECT 'bob'",
+        "blob": b"\xff\x00",
+    }
+    given = {"body": {"url": b"https://bob:pw@h/"}, "attributes": attributes}
+    logger = provider.get_logger("shop")
+    logger.emit(event_name="login https://bob:pw@h/?token=bob", **given)
+    logger.emit(body=b"bob")
+    first, second = [one.log_record for one in records.got]
+    assert first.event_name == "login https://h/"
+    assert first.body == {"url": "https://[Filtered]@h/"}
+    assert dict(first.attributes) == {
+        "http.url": "https://h/?token=[Filtered]",
+        "http.request.header.x": ("https://[Filtered]@h/",),
+        "nested": {"urls": (("https://[Filtered]@h/",),)},
+        "db.system": "postgresql",
+        "db.statement": "SELECT ?",
+        "blob": b"\xff\x00",
+    }
+    assert second.body == "[Filtered]"
+
+
 def test_log_records_are_cleaned_in_copies() -> None:
     raw, clean = Records(), Records()
     provider = LoggerProvider(resource=RESOURCE, shutdown_on_exit=False)
