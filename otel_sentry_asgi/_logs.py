@@ -83,10 +83,10 @@ def _crumb(record: Any, name: str, policy: Policy) -> Data:
 
 
 def _body(record: Any, policy: Policy) -> str:
-    """Text; of a structured body the cleaned attributes."""
+    """Text, cleaned like other messages; of a structured body the cleaned attributes."""
     body = record.body
     if isinstance(body, dict):
         body = policy.attributes(to_json_values(body))
     elif isinstance(body, (list, tuple)):
         body = policy.body(body)
-    return policy.text(str(body if isinstance(body, (str, dict)) else to_json_value(body)))
+    return policy.free_text(str(body if isinstance(body, (str, dict)) else to_json_value(body)))

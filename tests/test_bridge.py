@@ -351,6 +351,23 @@ def test_secrets_of_the_request_are_in_no_log(serve: Callable[..., Service], bod
     assert "other" not in str(entry)
 
 
+def test_the_body_of_a_log_is_cleaned_like_other_messages(serve: Callable[..., Service]) -> None:
+    """What no rule forbids of a query stays."""
+    service = serve({"enable_logs": True}, send_logs=True)
+
+    def work() -> None:
+        service.log("GET https://bob:pw@h/p?page=2&token=x took 5", SeverityNumber.WARN)
+        service.log({"url": "https://bob:pw@h/p?page=2&token=x"}, SeverityNumber.WARN)
+
+    service.request("/orders", work)
+    service.provider.force_flush()
+    logs = [entry["body"] for payload in service.items("log") for entry in payload["items"]]
+    assert logs == [
+        "GET https://[Filtered]@h/p?page=2&token=[Filtered] took 5",
+        "{'url': 'https://h/p?page=2&token=[Filtered]'}",
+    ]
+
+
 def test_without_being_asked_no_log_is_sent(serve: Callable[..., Service]) -> None:
     service = serve({"enable_logs": True})
     service.request("/orders", lambda: service.log("text", SeverityNumber.WARN))

@@ -265,6 +265,18 @@ def test_of_a_sampling_context_what_is_not_defined_stays_only_with_personal_data
         assert trace["dynamic_sampling_context"] == cleaned
 
 
+def test_texts_of_a_sampling_context_have_no_credentials() -> None:
+    """A caller may have written them into its baggage."""
+    context = {"trace_id": "a" * 32, "sample_rate": "1", "release": URL, "transaction": URL}
+    trace = {"dynamic_sampling_context": context}
+    PRIVATE.clean({"contexts": {"trace": trace}})
+    assert trace["dynamic_sampling_context"] == {
+        **context,
+        "release": PLAIN_URL,
+        "transaction": "https://h/",
+    }
+
+
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 def test_entries_of_baggage_are_judged_by_their_keys(policy: Policy) -> None:
     given = {"http.request.header.baggage": ["a=1, token=x;secret=y;b, c=2"]}

@@ -18,6 +18,7 @@ from otel_sentry_asgi._policy._rules import (
     FILTERED,
     MAPPING,
     MOST_PASSES,
+    is_plain,
     term_in,
     without_credentials,
 )
@@ -289,10 +290,15 @@ class Policy(Collection):
         return cleaned
 
     def _sampling_context(self, sampling: Data, attributes: Mapping[str, Any]) -> Data:
-        """The name cleaned; of what callers add (`sentry-user_id` in their baggage) nothing."""
+        """The name cleaned, and texts that callers may have written; of what they add
+        (`sentry-user_id` in their baggage) nothing."""
         kept = sampling.copy()
         if not self.user_info and not _SAMPLING.issuperset(kept):
             kept = {key: value for key, value in kept.items() if key in _SAMPLING}
+        text = joined(kept.values())
+        if text is None or not is_plain(text):
+            others = {key: value for key, value in kept.items() if key != "transaction"}
+            kept.update(clean_strings(others, self._text))
         if "transaction" in kept:
             kept["transaction"] = self.label(kept["transaction"], attributes)
         return kept
