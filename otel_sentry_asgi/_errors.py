@@ -67,6 +67,16 @@ def _nested(error: BaseException) -> list[BaseException]:
     return [member for member in nested if isinstance(member, BaseException)]
 
 
+def handled_before(error: BaseException) -> Iterator[BaseException]:
+    """*error*, and what was being handled when it was raised: that may be raised again."""
+    one, seen = error.__context__, {id(error)}
+    yield error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__context__
+
+
 def response_status(error: BaseException) -> int | None:
     """The HTTP status of an exception that is a framework's way to answer, None for others.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from opentelemetry import trace
@@ -17,6 +16,7 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._errors import (
     application_error,
     current_task,
+    handled_before,
     is_error,
     left_task,
     response_status,
@@ -48,6 +48,25 @@ SWALLOWED = "auto.http.otel.framework"
 _INSTRUMENTATIONS = frozenset({"opentelemetry", "fastapi", "starlette"})
 
 
+class _Watch:
+    """What a task that outlived its request calls at its end. Only the task holds it."""
+
+    __slots__ = ("__weakref__", "error", "exchange", "over")
+
+    def __init__(
+        self,
+        over: Callable[[Any, BaseException, Exchange], None],
+        error: BaseException,
+        exchange: Exchange,
+    ) -> None:
+        self.over = over
+        self.error = error
+        self.exchange = exchange
+
+    def __call__(self, task: Any) -> None:
+        self.over(task, self.error, self.exchange)
+
+
 class Issues:
     """Decides which exceptions are issues, and captures them."""
 
@@ -63,6 +82,8 @@ class Issues:
         self._ledger = ledger
         self._clock = clock
         self._holding: weakref.WeakSet[Exchange] = weakref.WeakSet()
+        self._watches: weakref.WeakValueDictionary[int, _Watch] = weakref.WeakValueDictionary()
+        """By the id of the task."""
         self.lifespan_failed = False
         self.answers_from = min((500, *settings.failed_request_status_codes))
         """The lowest status of a response of which `answered` has to hear."""
@@ -198,17 +219,28 @@ class Issues:
         elif exchange is not None and in_request and exchange.finished:
             task = current_task()
             if task is not None:
-                task.add_done_callback(partial(self._task_done, error, exchange))
+                self._watch(task, error, exchange)
             else:
                 self.report(error, exchange, mechanism=RECORDED, handled=False)
         elif self._settings.errors == "all" and not self._is_plain_answer(error):
             self._hold(error, exchange, context)
 
-    def _task_done(self, error: BaseException, exchange: Exchange, task: Any) -> None:
-        """A task that outlived its request has ended: with *error*, or it dealt with it."""
+    def _watch(self, task: Any, error: BaseException, exchange: Exchange) -> None:
+        """Hear of the end of *task*, once for all exceptions: it is the last one that may end it,
+        and a poller that deals with them would keep each with its frames."""
+        watch = self._watches.get(id(task))
+        if watch is None:
+            watch = self._watches[id(task)] = _Watch(self._task_done, error, exchange)
+            task.add_done_callback(watch)
+        watch.error, watch.exchange = error, exchange
+
+    def _task_done(self, task: Any, error: BaseException, exchange: Exchange) -> None:
+        """A task that outlived its request has ended: with *error* or what was being handled when
+        that was raised, or it dealt with them."""
         with contained("task"):
-            if left_task(task, error):
-                self.report(error, exchange, mechanism=TASK, handled=False)
+            for one in handled_before(error):
+                if left_task(task, one):
+                    self.report(one, exchange, mechanism=TASK, handled=False)
 
     def _hold(self, error: BaseException, exchange: Exchange | None, context: SpanContext) -> None:
         """Build the event now, while frames and scope are what they are; send it when it is known

@@ -9,6 +9,7 @@ import pytest
 from otel_sentry_asgi._errors import (
     application_error,
     current_task,
+    handled_before,
     is_disconnect,
     is_error,
     is_framework_log,
@@ -216,3 +217,11 @@ def test_an_exception_has_left_a_task_when_it_ended_it() -> None:
         assert task.exception() is error
 
     asyncio.run(main())
+
+
+def test_what_was_being_handled_comes_after_what_was_raised_meanwhile() -> None:
+    a, b, c = ValueError("a"), ValueError("b"), ValueError("c")
+    c.__context__, b.__context__ = b, a
+    assert list(handled_before(c)) == [c, b, a]
+    a.__context__ = c
+    assert list(handled_before(c)) == [c, b, a]
