@@ -268,6 +268,7 @@ class Bridge:
         self.sessions.clear()
         self.pipeline.reset()
         self.profiles.begin_in_child()
+        self.issues.begin_in_child()
         self._ledger.clear()
 
     def _begin_unit(self, span: Span, outer: Exchange | None) -> Exchange:

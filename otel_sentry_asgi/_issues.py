@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -81,7 +82,9 @@ class Issues:
         self._stats = stats
         self._ledger = ledger
         self._clock = clock
-        self._holding: weakref.WeakSet[Exchange] = weakref.WeakSet()
+        self._lock = threading.RLock()
+        """Covers what exchanges hold. What runs when an object is freed may come again."""
+        self._holding: weakref.WeakKeyDictionary[Exchange, None] = weakref.WeakKeyDictionary()
         self._watches: weakref.WeakValueDictionary[int, _Watch] = weakref.WeakValueDictionary()
         """By the id of the task."""
         self.lifespan_failed = False
@@ -164,19 +167,38 @@ class Issues:
         self.report(error, exchange, mechanism=mechanism, handled=False)
 
     def finished(self, exchange: Exchange) -> None:
-        """The exchange's own work is over: what was recorded and never left is an issue now."""
+        """The exchange's own work is over: what was recorded and never left is an issue now.
+
+        Who holds looks whether it is finished after that, so without a lock nothing is missed.
+        """
         exchange.finished = True
         if exchange.held:
-            self._release(exchange, len(exchange.held))
+            self._release(exchange)
 
     def release_all(self) -> None:
         """Send what is held: the process may not see the end of those exchanges."""
-        for exchange in list(self._holding):
-            self._release(exchange, len(exchange.held))
+        for exchange in self._all_holding():
+            self._release(exchange)
 
-    def _release(self, exchange: Exchange, count: int) -> None:
-        """Send the oldest *count* of what is held, as handled."""
-        held, exchange.held = exchange.held[:count], exchange.held[count:]
+    def begin_in_child(self) -> None:
+        """After a fork: what is held is the parent's to send."""
+        self._lock = threading.RLock()
+        for exchange in self._all_holding():
+            exchange.held = ()
+        self._holding = weakref.WeakKeyDictionary()
+
+    def _all_holding(self) -> list[Exchange]:
+        """Taken at once: other threads begin to hold at any time."""
+        found = (reference() for reference in self._holding.keyrefs())
+        return [exchange for exchange in found if exchange is not None]
+
+    def _release(self, exchange: Exchange) -> None:
+        """Send what is held, as handled."""
+        with self._lock:
+            held, exchange.held = exchange.held, ()
+        self._send_held(held, exchange)
+
+    def _send_held(self, held: Sequence[Held], exchange: Exchange) -> None:
         for one in held:
             if self._ledger.claim(one.error):
                 exchange.tell(text_of(one.error))
@@ -250,13 +272,19 @@ class Issues:
         elif not (
             self.is_ignored(error) or self._ledger.is_reported(error) or exchange.holds(error)
         ):
-            now = self._clock()
-            old = sum(now - held.since > MAX_HELD_FOR for held in exchange.held)
-            self._release(exchange, max(old, len(exchange.held) + 1 - MAX_HELD))
             event, hint = sentry.to_error(error, mechanism=RECORDED, handled=True)
             event["timestamp"] = time.time()
-            exchange.held = (*exchange.held, Held(error, event, {**hint, HINT: context}, now))
-            self._holding.add(exchange)
+            now = self._clock()
+            one = Held(error, event, {**hint, HINT: context}, now)
+            with self._lock:
+                held = exchange.held
+                old = sum(now - before.since > MAX_HELD_FOR for before in held)
+                over = max(old, len(held) + 1 - MAX_HELD, 0)
+                exchange.held = (*held[over:], one)
+                self._holding[exchange] = None
+            self._send_held(held[:over], exchange)
+            if exchange.finished:  # Meanwhile: nobody else looks again.
+                self._release(exchange)
 
     def report(
         self, error: BaseException, exchange: Exchange | None, *, mechanism: str, handled: bool

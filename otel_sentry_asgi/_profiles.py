@@ -60,7 +60,7 @@ class Profiles:
     def _begin(self) -> None:
         self._threads = Threads()
         self._samples: Any = _profiler.Samples(self._threads) if _missing is None else None
-        self._running: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._running: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
 
     def started(
         self,
@@ -136,8 +136,10 @@ class Profiles:
 
     def stop_all(self) -> None:
         """End what runs, when nobody will tell of its end."""
-        for profile in list(self._running):
-            profile.stop()
+        for reference in self._running.keyrefs():  # Taken at once: others start meanwhile.
+            profile = reference()
+            if profile is not None:
+                profile.stop()
         if _missing is None:
             _profiler.leave_chunks()
 
@@ -161,7 +163,7 @@ class Profiles:
                 self._stats.add("lost_profiles.sample_rate")
                 sentry.record_lost("sample_rate", "profile", 1)
                 return profile
-            self._running.add(profile)
+            self._running[profile] = None
             _profiler.tell_integrations(exchange.sentry_scope, profile)
         return profile
 

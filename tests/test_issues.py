@@ -5,19 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 import sentry_sdk
+from opentelemetry import trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
 
 import otel_sentry_asgi
-from otel_sentry_asgi.testing import RecordingExporter
+from otel_sentry_asgi._active import active
+from otel_sentry_asgi._bridge import Bridge
+from otel_sentry_asgi._scope import Exchange, Held
+from otel_sentry_asgi.testing import RecordingExporter, span_context
 from tests.integration.prelude import DSN, Kept
+from tests.support.between import in_between
 
 HTTP = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
 
@@ -52,6 +59,12 @@ class Service:
 
         app = OpenTelemetryMiddleware(app, tracer_provider=self.provider)
         await asyncio.create_task(app(dict(HTTP), receive, send))
+
+    @property
+    def bridge(self) -> Bridge:
+        bridge = active()
+        assert bridge is not None
+        return bridge
 
     @property
     def errors(self) -> list[tuple[str, bool]]:
@@ -151,3 +164,110 @@ def test_what_ends_a_task_is_reported_whatever_happened_while_it_was_handled(
     outlive(service, work)
 
     assert service.errors == [("ends it", False)]
+
+
+# -- what is held until a request ends ------------------------------------------------------------
+
+
+def record(error: Exception, local: object = None) -> None:
+    """Record it on purpose; *local* is shown in its event."""
+    try:
+        raise error
+    except ShopError:
+        trace.get_current_span().record_exception(error)
+
+
+class Slow:
+    """What takes its time when it is shown."""
+
+    def __init__(self) -> None:
+        self.shown, self.over = threading.Event(), threading.Event()
+
+    def __repr__(self) -> str:
+        self.shown.set()
+        assert self.over.wait(10)
+        return "slow"
+
+
+def test_what_is_built_while_its_request_ends_is_sent(service: Service) -> None:
+    """In a thread that nobody waits for, or whose request has been cancelled."""
+    slow, threads = Slow(), list[threading.Thread]()
+
+    async def handler() -> None:
+        work = (record, ShopError("no payment"), slow)
+        threads.append(threading.Thread(target=copy_context().run, args=work))
+        threads[0].start()
+        assert await asyncio.to_thread(slow.shown.wait, 10)
+
+    asyncio.run(service.request(handler))
+    slow.over.set()
+    threads[0].join()
+
+    assert service.errors == [("no payment", True)]
+
+
+class Contended(Exchange):
+    """In the middle of a change of what it holds it lets another thread do *work*."""
+
+    __slots__ = ("_held", "work")
+
+    def __init__(self) -> None:
+        self.work: threading.Thread | None = None
+        super().__init__(None)
+
+    @property
+    def held(self) -> Sequence[Held]:
+        return self._held
+
+    @held.setter
+    def held(self, held: Sequence[Held]) -> None:
+        work, self.work = self.work, None
+        if work is not None:
+            work.start()
+            work.join(0.2)  # In vain if it has to wait for the change.
+        self._held = held
+
+
+def test_to_hold_is_concurrent_safe(service: Service) -> None:
+    exchange, issues = Contended(), service.bridge.issues
+
+    def hold(text: str) -> None:
+        issues._hold(ShopError(text), exchange, span_context(1))
+
+    hold("first")
+    exchange.work = thread = threading.Thread(target=hold, args=("second",))
+    hold("third")
+    thread.join()
+    issues.finished(exchange)
+
+    assert sorted(service.errors) == [("first", True), ("second", True), ("third", True)]
+
+
+def test_a_child_forked_in_a_request_sends_nothing_that_its_parent_holds(
+    service: Service,
+) -> None:
+    async def handler() -> None:
+        record(ShopError("the parent's"))
+        service.bridge.begin_in_child()
+        record(ShopError("the child's"))
+
+    asyncio.run(service.request(handler))
+
+    assert service.errors == [("the child's", True)]
+
+
+def test_while_all_that_is_held_is_sent_others_begin_to_hold(service: Service) -> None:
+    """At the end of the process, in threads that still work."""
+    issues, exchanges = service.bridge.issues, list[Exchange]()
+
+    def hold() -> None:
+        exchanges.append(Exchange(None))
+        issues._hold(ShopError(), exchanges[-1], span_context(1))
+
+    for _ in range(5):
+        hold()
+    with in_between(hold):
+        issues.release_all()
+    issues.release_all()
+
+    assert len(service.errors) == len(exchanges) > 5

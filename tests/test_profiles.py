@@ -16,8 +16,12 @@ from sentry_sdk.profiler import teardown_profiler
 
 import otel_sentry_asgi
 from otel_sentry_asgi import _guard
-from otel_sentry_asgi.testing import RecordingExporter
+from otel_sentry_asgi._profiles import Profiles
+from otel_sentry_asgi._scope import Exchange
+from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi.testing import RecordingExporter, span
 from tests.integration.prelude import DSN, Kept
+from tests.support.between import in_between
 from tests.support.by_hand import EVENT, seen_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:Transaction-based profiling:DeprecationWarning")
@@ -116,6 +120,25 @@ def test_a_local_root_on_a_plain_thread_is_profiled(transport: Kept) -> None:
     frames = {frame["function"].rpartition(".")[2] for frame in item["profile"]["frames"]}
     assert "job" in frames
     assert "run" not in frames  # What is further out works for others, too.
+
+
+def test_while_all_profiles_are_ended_others_start(transport: Kept) -> None:
+    profiles, exchanges = Profiles(Stats()), list[Exchange]()
+    options = sentry_sdk.get_client().options
+
+    def start() -> None:
+        root = span()
+        exchanges.append(Exchange(sentry_sdk.get_isolation_scope(), root=root))
+        profiles.started(root, exchanges[-1], dict, options)
+
+    for _ in range(3):
+        start()
+    with in_between(start):
+        profiles.stop_all()
+    profiles.stop_all()
+
+    assert len(exchanges) > 3
+    assert not [one for one in exchanges if one.profile.active]
 
 
 def test_a_profile_that_is_sent_is_not_lost(transport: Kept) -> None:
