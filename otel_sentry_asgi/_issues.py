@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -35,6 +36,9 @@ from otel_sentry_asgi._translate.text import MAX_TEXT
 
 MAX_HELD = 20
 """Recorded exceptions that wait for the end of one exchange."""
+
+LOGGED_WITHIN = 10.0
+"""Seconds. Servers log a failed lifespan at once; the process may go on, and serve."""
 
 MAX_HELD_FOR = 30.0
 """Seconds that one waits while others are recorded: streams and websockets go on for hours."""
@@ -87,9 +91,9 @@ class Issues:
         self._holding: weakref.WeakKeyDictionary[Exchange, None] = weakref.WeakKeyDictionary()
         self._watches: weakref.WeakValueDictionary[int, _Watch] = weakref.WeakValueDictionary()
         """By the id of the task."""
-        self.lifespan_failed = False
         self.answers_from = min((500, *settings.failed_request_status_codes))
         """The lowest status of a response of which `answered` has to hear."""
+        self._lifespan_logged_until = -math.inf
 
     # -- what was seen ------------------------------------------------------------------------
 
@@ -206,7 +210,12 @@ class Issues:
 
     def lifespan_fails(self) -> None:
         """Start-up or shutdown is about to fail: what servers log of it is no further issue."""
-        self.lifespan_failed = True
+        self._lifespan_logged_until = self._clock() + LOGGED_WITHIN
+
+    @property
+    def lifespan_failed(self) -> bool:
+        """Whether start-up or shutdown failed just now."""
+        return self._clock() < self._lifespan_logged_until
 
     def failed(self, error: BaseException | None, message: str, mechanism: str) -> None:
         """Start-up or shutdown failed, with an exception or with a message only."""

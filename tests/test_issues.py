@@ -21,8 +21,14 @@ from opentelemetry.sdk.trace import TracerProvider
 import otel_sentry_asgi
 from otel_sentry_asgi._active import active
 from otel_sentry_asgi._bridge import Bridge
+from otel_sentry_asgi._events import Events
+from otel_sentry_asgi._issues import LOGGED_WITHIN, Issues
+from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._scope import Exchange, Held
-from otel_sentry_asgi.testing import RecordingExporter, span_context
+from otel_sentry_asgi._settings import Settings
+from otel_sentry_asgi._stats import Stats
+from otel_sentry_asgi.sampling import Decisions
+from otel_sentry_asgi.testing import HandClock, RecordingExporter, span_context
 from tests.integration.prelude import DSN, Kept
 from tests.support.between import in_between
 
@@ -271,3 +277,25 @@ def test_while_all_that_is_held_is_sent_others_begin_to_hold(service: Service) -
     issues.release_all()
 
     assert len(service.errors) == len(exchanges) > 5
+
+
+# -- what servers log of a failed lifespan --------------------------------------------------------
+
+
+def test_what_a_server_logs_as_text_is_no_issue_only_for_a_while_after_a_failed_lifespan(
+    service: Service,
+) -> None:
+    """Uvicorn serves all the same if it does not insist, tests start several servers."""
+    settings, stats, clock, decisions = Settings(), Stats(), HandClock(), Decisions()
+    ledger = Ledger(clock)
+    issues = Issues(settings, stats, ledger, clock)
+    events = Events(settings, stats, ledger, decisions, issues)
+
+    def is_issue() -> bool:
+        return events.process({"logger": "uvicorn.error", "logentry": {}}, {}) is not None
+
+    assert is_issue()
+    issues.failed(None, "no database", "auto")
+    assert not is_issue()
+    clock.advance(LOGGED_WITHIN)
+    assert is_issue()
