@@ -225,6 +225,10 @@ class Issues:
         else:
             self._send({"level": "error", "message": message}, {HINT: None}, None)
 
+    def claim(self, error: BaseException) -> None:
+        """*error* tells of what has been reported: what is logged of it is no further issue."""
+        self._ledger.claim(error)
+
     def _on_purpose(
         self, error: BaseException, exchange: Exchange | None, context: SpanContext
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any
@@ -33,9 +34,11 @@ class Lifespan:
     it.
 
     Frameworks send the traceback as text in `lifespan.startup.failed`, which servers log, and
-    then raise. An application that raises before it asks for an event just does not support
-    lifespans. Servers then say nothing of the end of the process either, so where it returned, or
-    raised because of the scope's type, `go_on` supports them in its place.
+    then raise. They send it while they handle the exception, and it is reported then: of a failed
+    shutdown servers may end the process before it is raised. An application that raises before it
+    asks for an event just does not support lifespans. Servers then say nothing of the end of the
+    process either, so where it returned, or raised because of the scope's type, `go_on` supports
+    them in its place.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Lifespan:
         self._ready = False
         self._refusal = "it returned"
         self._failure: str | None = None
+        self._reported = False
 
     def __enter__(self) -> Lifespan:
         with contained("lifespan"):
@@ -71,9 +75,20 @@ class Lifespan:
             if error is not None and not self._supported:
                 self._refusal = repr(error)
                 return self._ready and _is_refusal(error)
-            if self._failure is not None if error is None else is_error(error):
-                self._bridge.issues.failed(error, self._failure or "", _MECHANISM)
+            if self._reported:
+                if error is not None:
+                    self._bridge.issues.claim(error)  # Hypercorn's own, in place of the reported.
+            elif error is not None or self._failure is not None:
+                self._report(error)
+                if self._reported:
+                    self._bridge.end()
         return False
+
+    def _report(self, error: BaseException | None) -> None:
+        """The lifespan failed, with an exception or with a message only."""
+        if error is None or is_error(error):
+            self._reported = True
+            self._bridge.issues.failed(error, self._failure or "", _MECHANISM)
 
     async def go_on(self) -> None:
         """Start up and shut down for an application that does neither."""
@@ -92,14 +107,20 @@ class Lifespan:
     async def send(self, message: Message) -> None:
         """The server's `send`."""
         self._supported = True
+        over = message["type"] in _OVER
         if message["type"] in _FAILED:
-            self._failure = str(message.get("message") or message["type"])
-            self._bridge.issues.lifespan_fails()
-        if message["type"] in _OVER:
-            # The last moment: servers end on a signal without running exit handlers. No request is
-            # left that would mind the wait, and it is bounded.
             with contained("lifespan"):
+                self._failure = str(message.get("message") or message["type"])
+                error = sys.exc_info()[1]
+                if over or error is not None:  # Else it may be raised in a moment.
+                    self._report(error)
+        if over:
+            with contained("lifespan"):
+                # The last moment: servers end on a signal without running exit handlers. No request
+                # is left that would mind the wait, and it is bounded.
                 self._bridge.end()
+        if self._failure is not None:
+            self._bridge.issues.lifespan_fails()
         await self._send(message)
 
 

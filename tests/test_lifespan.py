@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -34,6 +35,9 @@ class FakeBridge:
     def failed(self, error: BaseException | None, message: str, mechanism: str) -> None:
         assert mechanism == "auto.lifespan.otel.asgi"
         self.calls.append((error, message))
+
+    def claim(self, error: BaseException) -> None:
+        self.calls.append(f"claim {error}")
 
     def end(self) -> None:
         self.calls.append("end")
@@ -119,8 +123,71 @@ def test_what_has_ended_is_sent_before_the_server_hears_that_shutdown_is_over() 
     assert order == [["is_ready"], ["is_ready", "end"]]
 
 
+async def fails(receive: Receive, send: Send, when: str, error: Exception | None) -> None:
+    """As frameworks do: they tell of an exception while they handle it, and raise it again."""
+    await receive()
+    if when == "shutdown":
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    message = {"type": f"lifespan.{when}.failed", "message": "Traceback ..."}
+    if error is None:
+        await send(message)
+        return
+    try:
+        raise error
+    except ValueError:
+        await send(message)
+        raise
+
+
 @pytest.mark.parametrize("when", ["startup", "shutdown"])
 def test_an_exception_is_one_error_and_passes_as_it_is(when: str) -> None:
+    bridge, error = FakeBridge(), ValueError("no database")
+
+    async def app(receive: Receive, send: Send) -> None:
+        await fails(receive, send, when, error)
+
+    with pytest.raises(ValueError, match="no database") as caught:
+        run(app, bridge)
+    assert caught.value is error
+    assert of_errors(bridge) == [(error, "Traceback ...")]
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no database")], ids=repr)
+def test_a_shutdown_that_fails_is_reported_and_sent_before_the_server_hears_of_it(
+    error: Exception | None,
+) -> None:
+    """Uvicorn ends the process then, by the signal that it has been sent."""
+    bridge = FakeBridge()
+    heard: list[list[Any]] = []
+
+    async def app(receive: Receive, send: Send) -> None:
+        async def noting(message: Message) -> None:
+            await send(message)
+            heard.append(list(bridge.calls))
+
+        await fails(receive, noting, "shutdown", error)
+
+    with suppress(ValueError):
+        run(app, bridge)
+    assert heard[-1] == ["is_ready", (error, "Traceback ..."), "end", "lifespan_fails"]
+    assert of_errors(bridge) == [(error, "Traceback ...")]
+
+
+def test_of_a_start_up_that_fails_the_exception_is_reported_if_it_comes_later() -> None:
+    bridge, error = FakeBridge(), ValueError("no database")
+
+    async def app(receive: Receive, send: Send) -> None:
+        await fails(receive, send, "startup", None)
+        raise error
+
+    with pytest.raises(ValueError, match="no database"):
+        run(app, bridge)
+    assert of_errors(bridge) == [(error, "Traceback ...")]
+
+
+@pytest.mark.parametrize("when", ["startup", "shutdown"])
+def test_an_exception_is_sent_though_no_message_tells_of_it(when: str) -> None:
     bridge, error = FakeBridge(), ValueError("no database")
 
     async def app(receive: Receive, send: Send) -> None:
@@ -128,13 +195,26 @@ def test_an_exception_is_one_error_and_passes_as_it_is(when: str) -> None:
         if when == "shutdown":
             await send({"type": "lifespan.startup.complete"})
             await receive()
-        await send({"type": f"lifespan.{when}.failed", "message": "Traceback ..."})
         raise error
 
-    with pytest.raises(ValueError, match="no database") as caught:
+    with pytest.raises(ValueError, match="no database"):
         run(app, bridge)
-    assert caught.value is error
+    assert bridge.calls == ["is_ready", (error, ""), "end"]
+
+
+def test_what_a_server_raises_in_its_place_is_claimed() -> None:
+    """Hypercorn raises out of `send`, and what it raises is logged."""
+    bridge, error = FakeBridge(), ValueError("no database")
+
+    async def app(receive: Receive, send: Send) -> None:
+        with suppress(ValueError):
+            await fails(receive, send, "startup", error)
+        raise OSError("failed")
+
+    with pytest.raises(OSError, match="failed"):
+        run(app, bridge)
     assert of_errors(bridge) == [(error, "Traceback ...")]
+    assert bridge.calls[-1] == "claim failed"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +363,7 @@ def test_no_failure_of_ours_reaches_application_or_server(
         "otel_sentry_asgi._guard.on_failure", lambda where, _error: told.append(where)
     )
 
-    async def fails(receive: Receive, send: Send) -> None:
+    async def message_only(receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed"})
 
@@ -292,4 +372,4 @@ def test_no_failure_of_ours_reaches_application_or_server(
         {"type": "lifespan.shutdown.complete"},
     ]
     assert set(told) == {"lifespan"}
-    assert run(fails, Broken()) == [{"type": "lifespan.startup.failed"}]
+    assert run(message_only, Broken()) == [{"type": "lifespan.startup.failed"}]

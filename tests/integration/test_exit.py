@@ -36,10 +36,12 @@ SERVERS = {
 REQUESTS = 60
 
 
-def start(server: str, **variables: str) -> tuple[ChildProcess, str]:
+def start(
+    server: str, application: str = "tests.integration.servers:app", **variables: str
+) -> tuple[ChildProcess, str]:
     def command(port: int) -> list[str]:
         arguments = [part.format(port=port) for part in SERVERS[server]]
-        return [sys.executable, "-m", *arguments, "tests.integration.servers:app"]
+        return [sys.executable, "-m", *arguments, application]
 
     child, port = spawn(command, env=lambda _: variables, ready=accepts, timeout=60)
     return child, f"http://{HOST}:{port}"
@@ -105,6 +107,22 @@ def test_an_application_without_a_lifespan_loses_nothing_either(server: str) -> 
         paths = [payload["request"]["url"] for payload in sentry.payloads("transaction")]
         assert sorted(paths) == sorted(f"{url}/r{one}" for one in range(REQUESTS))
         assert "Traceback" not in child.output()
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("framework", ["starlette", "plain"])
+def test_a_shutdown_that_fails_is_one_error(server: str, framework: str) -> None:
+    """Uvicorn ends by the signal that it was sent, without exit handlers."""
+    with SlowSentry(0.25) as sentry:
+        application = "tests.integration.lifespans:app"
+        child, _ = start(server, application, SENTRY_DSN=sentry.dsn, FRAMEWORK=framework)
+        child.stop()
+
+        (error,) = sentry.payloads("event")
+    (value,) = error["exception"]["values"]
+    assert (value["type"], value["value"]) == ("RuntimeError", "not closed")
+    assert value["mechanism"]["handled"] is False
+    assert value["stacktrace"]["frames"][-1]["filename"] == "tests/integration/lifespans.py"
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn"])
