@@ -60,7 +60,8 @@ class Events:
         a bound method, made once, as `partial` is three objects more for each request."""
 
     def process(self, event: Any, hint: Data) -> Any:
-        """The global event processor: one exception once, every event linked to its trace.
+        """The global event processor: one exception once in a request, every event linked to its
+        trace.
 
         An event that cannot be cleaned is not sent.
         """
@@ -200,8 +201,18 @@ class Events:
         if is_own_noise(logger) or is_server_text(logger, entry.get("formatted")):
             return True
         if error is not None:
-            return self._issues.is_ignored(error) or not self._ledger.claim(error)
+            exchange = _exchange_of(logger)
+            return self._issues.is_ignored(error) or not self._ledger.claim(error, exchange)
         return self._issues.lifespan_failed and logger in SERVER_LOGGERS
+
+
+def _exchange_of(logger: object) -> Exchange | None:
+    """Whose work an event is of. What asyncio logs comes whenever an object is freed, and a server
+    may log in what is left of the context of a request before."""
+    exchange = current_exchange.get()
+    if exchange is None or logger == "asyncio":
+        return None
+    return None if exchange.finished and logger in SERVER_LOGGERS else exchange
 
 
 def _secrets(event: Any, exchange: Exchange, policy: Policy) -> frozenset[str]:

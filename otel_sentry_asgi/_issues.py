@@ -162,11 +162,11 @@ class Issues:
         """
         outermost, error = error, application_error(error)
         if outermost is not error or not is_error(error):
-            self._ledger.claim(outermost)
+            self._ledger.claim(outermost, exchange)
         if not is_error(error):
             return
         exchange.crashed = True
-        if self._ledger.is_reported(error):
+        if self._ledger.is_reported(error, exchange):
             sentry_scopes.mark_crashed(exchange.sentry_scope)
         self.report(error, exchange, mechanism=mechanism, handled=False)
 
@@ -204,7 +204,7 @@ class Issues:
 
     def _send_held(self, held: Sequence[Held], exchange: Exchange) -> None:
         for one in held:
-            if self._ledger.claim(one.error):
+            if self._ledger.claim(one.error, exchange):
                 exchange.tell(text_of(one.error))
                 self._send(one.event, one.hint, exchange)
 
@@ -283,7 +283,9 @@ class Issues:
         if exchange is None or exchange.finished:
             self.report(error, exchange, mechanism=RECORDED, handled=True)
         elif not (
-            self.is_ignored(error) or self._ledger.is_reported(error) or exchange.holds(error)
+            self.is_ignored(error)
+            or self._ledger.is_reported(error, exchange)
+            or exchange.holds(error)
         ):
             event, hint = sentry.to_error(error, mechanism=RECORDED, handled=True)
             event["timestamp"] = time.time()
@@ -303,7 +305,7 @@ class Issues:
         self, error: BaseException, exchange: Exchange | None, *, mechanism: str, handled: bool
     ) -> None:
         """Capture *error* with the scopes of its exchange, unless it has been reported."""
-        if self.is_ignored(error) or not self._ledger.claim(error):
+        if self.is_ignored(error) or not self._ledger.claim(error, exchange):
             return
         if exchange is not None:
             exchange.tell(text_of(error))
@@ -386,14 +388,15 @@ class Issues:
         """asyncio logs an exception that nobody retrieved, maybe long after and far away from the
         request whose span recorded it: then it is reported there, and the answer is True."""
         owner = self._ledger.owner_of(error)
-        if not isinstance(owner, Exchange) or owner is current_exchange.get():
+        if owner is None or owner is current_exchange.get():
             return False
-        self.report(error, owner, mechanism=TASK, handled=False)
+        if not self._ledger.is_reported(error):
+            self.report(error, owner, mechanism=TASK, handled=False)
         return True
 
     def span_of(self, error: BaseException | None, exchange: Exchange | None) -> SpanContext | None:
         """The span that recorded *error* first, else the current one, else the exchange's."""
-        recorded = self._ledger.span_of(error) if error is not None else None
+        recorded = self._ledger.span_of(error, exchange) if error is not None else None
         if recorded is not None:
             return recorded
         current = trace.get_current_span().get_span_context()

@@ -1,4 +1,10 @@
-"""Which exceptions have been seen: by identity, since one object is one issue.
+"""Which exceptions have been seen: by identity, since one object is one issue in a piece of work.
+
+A piece of work is a request with the units of work that begin in it, or a unit outside of requests.
+Applications raise one object in several requests (an instance in a module, the failure of a future
+that many await), and each of them has failed. Where an exception is seen outside of any work, it
+is what one has reported before (servers log what left the application, asyncio what nobody
+retrieved), or what one is about to report (a thread without the context of its request logs it).
 
 Most exceptions cannot be weakly referenced (the built-in types), and a strong reference keeps
 the locals of all its frames alive, so those are forgotten after `KEPT_FOR` seconds, and the
@@ -16,6 +22,7 @@ from collections.abc import Callable
 from opentelemetry.trace import SpanContext
 
 from otel_sentry_asgi._errors import is_group, members
+from otel_sentry_asgi._scope import Exchange
 
 KEPT_FOR = 10.0
 """Seconds. Servers log an exception that left the application at once; daphne within a second."""
@@ -26,15 +33,41 @@ MAX_EVENTS = 4_096
 """Span events remembered as seen alive, until their span has been looked at."""
 
 
+class _Seen:
+    """Of an exception: the span that recorded it first, and whether it has been reported."""
+
+    __slots__ = ("reported", "span")
+
+    def __init__(self) -> None:
+        self.span: SpanContext | None = None
+        self.reported = False
+
+
 class _Entry:
-    __slots__ = ("get", "owner", "reported", "span", "until")
+    """An exception, what is known of it at all, and what in each piece of work."""
+
+    __slots__ = ("by_work", "get", "is_free", "known", "owner", "until")
 
     def __init__(self, get: Callable[[], BaseException | None], until: float) -> None:
         self.get = get
         self.until = until
-        self.span: SpanContext | None = None
-        self.reported = False
-        self.owner: weakref.ref[object] | None = None
+        self.known = _Seen()
+        self.by_work: weakref.WeakKeyDictionary[Exchange, _Seen] = weakref.WeakKeyDictionary()
+        self.owner: weakref.ref[Exchange] | None = None
+        self.is_free = False
+        """It was reported outside of any work: so it is for the next that sees it."""
+
+    def is_reported(self, work: Exchange | None) -> bool:
+        if work is None:
+            return self.known.reported
+        seen = self.by_work.get(work)
+        return self.is_free or (seen is not None and seen.reported)
+
+    def span(self, work: Exchange | None) -> SpanContext | None:
+        seen = self.by_work.get(work) if work is not None else None
+        if seen is not None and seen.span is not None:
+            return seen.span
+        return self.known.span if work is None or self.owner is None else None
 
 
 class Ledger:
@@ -49,35 +82,44 @@ class Ledger:
         """Called when an exception is kept alive, so that somebody will call `expire`."""
         self.clear()
 
-    def note(self, error: BaseException, span: SpanContext, owner: object = None) -> None:
+    def note(
+        self, error: BaseException, span: SpanContext, exchange: Exchange | None = None
+    ) -> None:
         """Remember the first, that is the innermost, span that recorded *error*, and for whom."""
         with self._lock:
             entry = self._entry(error)
-            if entry.span is None:
-                entry.span = span
-                entry.owner = weakref.ref(owner) if owner is not None else None
+            if entry.known.span is None:
+                entry.known.span = span
+                entry.owner = weakref.ref(exchange) if exchange is not None else None
+            if exchange is not None:
+                seen = self._seen(error, entry, exchange.work)
+                if seen.span is None:
+                    seen.span = span
 
-    def owner_of(self, error: BaseException) -> object:
-        """For whom *error* was noted; None if for nobody, or they are gone."""
+    def owner_of(self, error: BaseException) -> Exchange | None:
+        """For whom *error* was noted first; None if for nobody, or they are gone."""
         with self._lock:
             entry = self._find(error)
             return entry.owner() if entry is not None and entry.owner is not None else None
 
-    def span_of(self, error: BaseException) -> SpanContext | None:
-        """The span on which *error*, or for a group one of its members, was recorded first."""
+    def span_of(self, error: BaseException, exchange: Exchange | None = None) -> SpanContext | None:
+        """The span on which *error*, or for a group one of its members, was recorded first: in the
+        exchange's piece of work; without one, anywhere."""
+        work = exchange.work if exchange is not None else None
         with self._lock:
             for member in members(error):
                 entry = self._find(member)
-                if entry is not None and entry.span is not None:
-                    return entry.span
+                span = entry.span(work) if entry is not None else None
+                if span is not None:
+                    return span
             return None
 
-    def claim(self, error: BaseException) -> bool:
-        """True for the first caller only. A group is reported when all its members have been."""
+    def claim(self, error: BaseException, exchange: Exchange | None = None) -> bool:
+        """True for the first caller only: of the exchange's piece of work; without one, of all. A
+        group is reported when all its members have been."""
+        work = exchange.work if exchange is not None else None
         with self._lock:
-            fresh = [member for member in members(error) if not self._is_reported(member)]
-            for member in fresh:
-                self._entry(member).reported = True
+            fresh = [member for member in members(error) if self._claim(member, work)]
             return not all(is_group(member) for member in fresh)
 
     def note_event(self, span_id: int, timestamp: int) -> None:
@@ -91,10 +133,13 @@ class Ledger:
         """Whether the exception of this span event has been seen alive."""
         return (span_id, timestamp) in self._events
 
-    def is_reported(self, error: BaseException) -> bool:
-        """Whether somebody has claimed *error*."""
+    def is_reported(self, error: BaseException, exchange: Exchange | None = None) -> bool:
+        """Whether somebody has claimed *error*: in the exchange's piece of work; without one,
+        anywhere."""
+        work = exchange.work if exchange is not None else None
         with self._lock:
-            return self._is_reported(error)
+            entry = self._find(error)
+            return entry is not None and entry.is_reported(work)
 
     def expire(self, now: float) -> float | None:
         """Forget what is too old; return when to call again, None if nothing is left."""
@@ -112,13 +157,31 @@ class Ledger:
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._events: OrderedDict[tuple[int, int], None] = OrderedDict()
 
-    def _is_reported(self, error: BaseException) -> bool:
-        entry = self._find(error)
-        return entry is not None and entry.reported
+    def _claim(self, error: BaseException, work: Exchange | None) -> bool:
+        entry = self._entry(error)
+        fresh = not entry.is_reported(work)
+        if work is not None:
+            self._seen(error, entry, work).reported = True
+            entry.is_free = False
+        elif fresh:
+            entry.is_free = True
+        entry.known.reported = True
+        return fresh
+
+    def _seen(self, error: BaseException, entry: _Entry, work: Exchange) -> _Seen:
+        """What *work* knows of the exception: from now on for `KEPT_FOR` if that is nothing yet."""
+        seen = entry.by_work.get(work)
+        if seen is None:
+            seen = entry.by_work[work] = _Seen()
+            entry.until = self._clock() + KEPT_FOR
+            self._entries.move_to_end(id(error))
+        return seen
 
     def _find(self, error: BaseException) -> _Entry | None:
         entry = self._entries.get(id(error))
-        return entry if entry is not None and entry.get() is error else None
+        if entry is None or entry.until <= self._clock():
+            return None
+        return entry if entry.get() is error else None
 
     def _entry(self, error: BaseException) -> _Entry:
         entry = self._find(error)

@@ -148,6 +148,18 @@ class Exchange:
         scope = self.asgi_scope
         return self.stream or (scope is not None and scope.get("type") == "websocket")
 
+    @property
+    def work(self) -> Exchange:
+        """The piece of work that it is part of, by the outermost exchange: that of the request in
+        which it began, or of a unit that has not ended."""
+        work, previous = self, self.previous
+        while previous is not None and previous.exchange is not None:
+            outer = previous.exchange
+            previous = outer.previous
+            if previous is None or not outer.finished:
+                work = outer
+        return work
+
     def takes(self, span: ReadableSpan) -> bool:
         """Whether the local root *span* belongs to this exchange and needs none of its own: what a
         request has begun is its own also after it, what follows on another unit of work is not."""

@@ -24,7 +24,7 @@ from otel_sentry_asgi._bridge import Bridge
 from otel_sentry_asgi._events import Events
 from otel_sentry_asgi._issues import LOGGED_WITHIN, Issues
 from otel_sentry_asgi._ledger import Ledger
-from otel_sentry_asgi._scope import Exchange, Held
+from otel_sentry_asgi._scope import Exchange, Held, current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi.sampling import Decisions
@@ -213,12 +213,12 @@ def test_what_is_built_while_its_request_ends_is_sent(service: Service) -> None:
 
 
 class Contended(Exchange):
-    """In the middle of a change of what it holds it lets another thread do *work*."""
+    """In the middle of a change of what it holds it lets another thread work."""
 
-    __slots__ = ("_held", "work")
+    __slots__ = ("_held", "other")
 
     def __init__(self) -> None:
-        self.work: threading.Thread | None = None
+        self.other: threading.Thread | None = None
         super().__init__(None)
 
     @property
@@ -227,10 +227,10 @@ class Contended(Exchange):
 
     @held.setter
     def held(self, held: Sequence[Held]) -> None:
-        work, self.work = self.work, None
-        if work is not None:
-            work.start()
-            work.join(0.2)  # In vain if it has to wait for the change.
+        other, self.other = self.other, None
+        if other is not None:
+            other.start()
+            other.join(0.2)  # In vain if it has to wait for the change.
         self._held = held
 
 
@@ -241,7 +241,7 @@ def test_to_hold_is_concurrent_safe(service: Service) -> None:
         issues._hold(ShopError(text), exchange, span_context(1))
 
     hold("first")
-    exchange.work = thread = threading.Thread(target=hold, args=("second",))
+    exchange.other = thread = threading.Thread(target=hold, args=("second",))
     hold("third")
     thread.join()
     issues.finished(exchange)
@@ -299,3 +299,31 @@ def test_what_a_server_logs_as_text_is_no_issue_only_for_a_while_after_a_failed_
     assert not is_issue()
     clock.advance(LOGGED_WITHIN)
     assert is_issue()
+
+
+# -- one object in several requests ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("logger", ["asyncio", "uvicorn.error"])
+def test_what_is_logged_in_the_context_of_another_request_is_what_one_has_reported(
+    service: Service, logger: str
+) -> None:
+    """asyncio logs whenever an object is freed, a server in the context that the request before on
+    its connection has left."""
+    bridge, error = service.bridge, ShopError()
+    saw, failed, another = Exchange(None), Exchange(None), Exchange(None, finished=True)
+    logged = {"exc_info": (ShopError, error, None)}
+
+    def process(exchange: Exchange, logger: str) -> Any:
+        token = current_exchange.set(exchange)
+        try:
+            return bridge.events.process({"logger": logger}, logged)
+        finally:
+            current_exchange.reset(token)
+
+    bridge._ledger.note(error, span_context(1), saw)
+    bridge.issues.crashed(error, failed, "auto")
+
+    assert process(another, logger) is None
+    assert process(another, "shop") is not None
+    assert len(service.errors) == 1

@@ -1,4 +1,4 @@
-"""One exception object is one issue, whoever sees it and however often."""
+"""One exception object is one issue in a piece of work, whoever sees it and however often."""
 
 import builtins
 import gc
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from otel_sentry_asgi._ledger import KEPT_FOR, MAX_EVENTS, MAX_KEPT, Ledger
+from otel_sentry_asgi._scope import Exchange, Previous
 from otel_sentry_asgi.testing import HandClock, span_context
 
 OUTER, INNER = span_context(1), span_context(2)
@@ -88,12 +89,8 @@ def test_a_note_is_no_claim_and_a_claim_no_note(ledger: Ledger) -> None:
     assert ledger.span_of(claimed) is INNER
 
 
-class Owner:
-    """Somebody for whom an exception is noted."""
-
-
 def test_the_first_owner_is_the_one_that_counts(ledger: Ledger, error: BaseException) -> None:
-    first, second = Owner(), Owner()
+    first, second = Exchange(None), Exchange(None)
     assert ledger.owner_of(error) is None
     ledger.note(error, INNER, first)
     ledger.note(error, OUTER, second)
@@ -101,14 +98,101 @@ def test_the_first_owner_is_the_one_that_counts(ledger: Ledger, error: BaseExcep
 
 
 def test_an_owner_is_not_kept_alive(ledger: Ledger, error: BaseException) -> None:
-    ledger.note(error, INNER, Owner())
+    def seen() -> None:
+        exchange = Exchange(None)
+        ledger.note(error, INNER, exchange)
+        ledger.claim(error, exchange)
+
+    seen()
     gc.collect()
     assert ledger.owner_of(error) is None
+    assert ledger.is_reported(error)
 
 
 def test_without_an_owner_there_is_none(ledger: Ledger, error: BaseException) -> None:
     ledger.note(error, INNER)
     assert ledger.owner_of(error) is None
+
+
+# -- pieces of work -------------------------------------------------------------------------------
+
+
+def unit(outer: Exchange | None) -> Exchange:
+    return Exchange(None, previous=Previous(None, None, outer))
+
+
+def test_what_several_requests_raise_is_an_issue_of_each(
+    ledger: Ledger, error: BaseException
+) -> None:
+    a, b = Exchange(None), Exchange(None)
+    ledger.note(error, INNER, a)
+    ledger.note(error, OUTER, b)
+    assert [ledger.claim(error, one) for one in (a, b, a, b)] == [True, True, False, False]
+    assert (ledger.span_of(error, a), ledger.span_of(error, b)) == (INNER, OUTER)
+    assert ledger.span_of(error, Exchange(None)) is None
+    assert not ledger.is_reported(error, Exchange(None))
+
+
+def test_a_unit_is_part_of_the_request_that_it_began_in(
+    ledger: Ledger, error: BaseException
+) -> None:
+    request = Exchange(None, finished=True)
+    inner = unit(unit(request))
+    ledger.note(error, INNER, inner)
+    assert ledger.claim(error, inner)
+    assert not ledger.claim(error, request)
+    assert ledger.span_of(error, request) is INNER
+
+
+def test_a_unit_is_part_of_another_until_that_has_ended(ledger: Ledger) -> None:
+    error, outer = ValueError(), unit(None)
+    first, second = unit(outer), unit(outer)
+    assert [ledger.claim(error, one) for one in (first, second, outer)] == [True, False, False]
+    outer.finished = True
+    assert [ledger.claim(error, one) for one in (first, second)] == [True, True]
+
+
+def test_what_is_logged_outside_of_any_work_is_what_one_has_reported(
+    ledger: Ledger, error: BaseException
+) -> None:
+    assert ledger.claim(error, Exchange(None))
+    assert not ledger.claim(error)
+    assert ledger.claim(error, Exchange(None))
+
+
+def test_what_was_logged_outside_of_any_work_is_of_the_next_that_sees_it(
+    ledger: Ledger, error: BaseException
+) -> None:
+    """A thread that does not have the context of its request has logged it."""
+    first, second = Exchange(None), Exchange(None)
+    ledger.note(error, INNER)
+    assert ledger.claim(error)
+    assert not ledger.claim(error)
+    assert ledger.is_reported(error, first)
+    assert ledger.span_of(error, first) is INNER
+    assert [ledger.claim(error, one) for one in (first, second, first)] == [False, True, False]
+
+
+def test_of_a_group_each_work_reports_its_own(ledger: Ledger) -> None:
+    a, b = ValueError("a"), OwnError("b")
+    first, second = Exchange(None), Exchange(None)
+    assert ledger.claim(a, first)
+    assert ledger.claim(Group(a, b), first)
+    assert not ledger.claim(Group(a, b), first)
+    assert ledger.claim(Group(a, b), second)
+    assert not ledger.claim(Group(a, b))
+
+
+def test_what_another_piece_of_work_sees_is_kept_anew(
+    ledger: Ledger, clock: HandClock, error: BaseException
+) -> None:
+    """Servers log it after each of them."""
+    assert ledger.claim(error, Exchange(None))
+    clock.advance(KEPT_FOR - 1)
+    assert ledger.claim(error, Exchange(None))
+    clock.advance(KEPT_FOR - 1)
+    ledger.expire(clock())
+    assert not ledger.claim(error)
 
 
 # -- groups ---------------------------------------------------------------------------------------
@@ -224,6 +308,16 @@ def test_after_a_while_an_exception_is_forgotten(ledger: Ledger, clock: HandCloc
     assert ledger.is_reported(error)
     assert ledger.expire(clock.advance(1)) is None
     assert not ledger.is_reported(error)
+
+
+def test_it_is_forgotten_though_nobody_says_so(
+    ledger: Ledger, clock: HandClock, error: BaseException
+) -> None:
+    """For those that are not kept alive nobody is woken to do it."""
+    assert ledger.claim(error)
+    clock.advance(KEPT_FOR)
+    assert not ledger.is_reported(error)
+    assert ledger.claim(error)
 
 
 def test_the_time_to_come_back_is_that_of_the_oldest(ledger: Ledger, clock: HandClock) -> None:

@@ -224,6 +224,57 @@ def test_what_was_recorded_and_then_leaves_is_unhandled(ask: Ask) -> None:
     assert ask(handler).handled() == {"ShopError: both": False}
 
 
+SHARED = ShopError("closed")
+
+
+async def raises_it(tracer: Tracer, _: asyncio.Future[None]) -> None:
+    with tracer.start_as_current_span("work"):
+        raise SHARED
+
+
+async def captures_it(tracer: Tracer, _: asyncio.Future[None]) -> None:
+    for _again in range(2):
+        sentry_sdk.capture_exception(SHARED)
+    logging.getLogger("shop").error("closed", exc_info=SHARED)
+
+
+async def awaits_it(tracer: Tracer, failed: asyncio.Future[None]) -> None:
+    with tracer.start_as_current_span("work"):
+        await failed
+
+
+@pytest.mark.parametrize("handler", [raises_it, captures_it, awaits_it])
+def test_what_several_requests_raise_is_one_issue_of_each(
+    handler: Any, init: Init, kent: Kent
+) -> None:
+    """Also under a server that logs it after each of them."""
+    init()
+    provider = TracerProvider(shutdown_on_exit=False)
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+    futures: list[asyncio.Future[None]] = []
+
+    async def endpoint(request: Request) -> Response:
+        if not futures:
+            futures.append(asyncio.get_running_loop().create_future())
+            futures[0].set_exception(SHARED)
+        await handler(provider.get_tracer("shop"), futures[0])
+        return PlainTextResponse("ok")
+
+    app = Starlette(routes=[Route("/ask/{id}", endpoint)])
+    with serve(OpenTelemetryMiddleware(app, tracer_provider=provider)) as url:
+        for number in range(3):
+            httpx.get(f"{url}/ask/{number}")
+        futures[0].exception()
+    assert provider.force_flush()
+    sentry_sdk.flush()
+
+    errors = [item.body for item in kent.errors()]
+    transactions = [item.body for item in kent.transactions()]
+    assert [title(error) for error in errors] == ["ShopError: closed"] * 3
+    assert [error["request"]["url"] for error in errors] == [f"{url}/ask/{n}" for n in range(3)]
+    assert [ids(error)[0] for error in errors] == [ids(one)[0] for one in transactions]
+
+
 def test_a_loop_that_reuses_ids_loses_nothing(ask: Ask) -> None:
     async def handler(request: Request, tracer: Tracer) -> None:
         for number in range(5):
