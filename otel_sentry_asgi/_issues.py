@@ -101,8 +101,10 @@ class Issues:
         """An exception has been recorded on a span, by the application or because it left it."""
         context = span.get_span_context()
         exchange = current_exchange.get()
-        if events := span.events:
-            self._ledger.note_event(context.span_id, events[-1].timestamp)
+        text, events = text_of(error), span.events
+        # The last may be another thread's; where texts are cut there is nothing to know it by.
+        for event in [one for one in events if _text_in(one) == text] or events[-1:]:
+            self._ledger.note_event(context.span_id, event.timestamp)
         if on_purpose or exchange is None or not exchange.has_inner_root(span):
             self._ledger.note(error, context, exchange)
         if not is_error(error) or not sentry.is_ready():
@@ -420,12 +422,12 @@ def _is(error: BaseException, ignored: IgnoredError) -> bool:
 
 def _tells(span: ReadableSpan, text: tuple[str, str]) -> bool:
     """Whether the exception of this type and message is recorded on the span."""
-    return any(
-        event.name == "exception"
-        and (
-            str((event.attributes or {}).get(TYPE, "")),
-            str((event.attributes or {}).get(MESSAGE, "")),
-        )
-        == text
-        for event in span.events
-    )
+    return any(_text_in(event) == text for event in span.events)
+
+
+def _text_in(event: Event) -> tuple[str, str] | None:
+    """Type and message of a recorded exception."""
+    if event.name != "exception":
+        return None
+    attributes = event.attributes or {}
+    return str(attributes.get(TYPE, "")), str(attributes.get(MESSAGE, ""))

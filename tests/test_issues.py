@@ -249,6 +249,20 @@ def test_to_hold_is_concurrent_safe(service: Service) -> None:
     assert sorted(service.errors) == [("first", True), ("second", True), ("third", True)]
 
 
+def test_to_record_on_one_span_is_concurrent_safe(service: Service) -> None:
+    """Each exception is known by its own event, whichever came last: else it would be sent once
+    more, as text."""
+    span: Any = service.tracer.start_span("work")
+    errors = [ShopError("first"), ShopError("second")]
+    for error in errors:
+        type(span).record_exception(span, error)
+    for error in errors:
+        service.bridge.issues.recorded(span, error, on_purpose=False)
+
+    ledger, span_id = service.bridge._ledger, span.get_span_context().span_id
+    assert [ledger.knows_event(span_id, event.timestamp) for event in span.events] == [True, True]
+
+
 def test_a_child_forked_in_a_request_sends_nothing_that_its_parent_holds(
     service: Service,
 ) -> None:
