@@ -136,10 +136,13 @@ _IN_TEXT: Final = later(r"([?#&;])")
 # `user:password@` of URLs anywhere in a text, the slashes also as JSON escapes them. No part runs
 # beyond the next `//` but the last, which is bounded: so linear in the text.
 _SLASHES: Final = r"\\{0,4}/\\{0,4}/"
-_USER: Final = r"(?:\[Filtered\]|[^\s/'\"\[:@]){0,128}:(?![0-9]{1,5}[/?#'\"\\])"
+_USER: Final = (
+    r"(?:\[Filtered\]|[^\s/'\"\[:@]){0,128}:"
+    rf"(?![0-9]{{1,5}}[/?#'\"\\]|{_SLASHES})"  # Neither a port nor another URL.
+)
 _CREDENTIALS: Final = later(
     rf"(:{_SLASHES})(?:\[Filtered\]|[^\s/'\"\[])+@"
-    # With a slash, a quote or a bracket in it, if what follows the colon is no port.
+    # With a slash, a quote or a bracket in it.
     rf"|(:?{_SLASHES}){_USER}(?:[^\s\"/]|/(?!\\{{0,4}}/))+@"
     rf"|(:{_SLASHES}){_USER}[^\s'\"]{{1,512}}@"
 )

@@ -171,6 +171,8 @@ def test_a_clean_query_is_clean(query: str, rule: KeyValueRule) -> None:
 @example(url="bob:pw@h:x:/@", rule=KeyValueRule())
 @example(url="@//A@", rule=KeyValueRule())
 @example(url="@//" * 50, rule=KeyValueRule())
+@example(url="http://http://u:\\/\\/'pw@", rule=KeyValueRule())
+@example(url="https://a,https://u:pw@h/", rule=KeyValueRule())
 def test_a_clean_url_is_clean(url: str, rule: KeyValueRule) -> None:
     once = clean_url(url, rule)
     assert clean_url(once, rule) == once
