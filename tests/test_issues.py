@@ -258,6 +258,7 @@ def test_to_record_on_one_span_is_concurrent_safe(service: Service) -> None:
         type(span).record_exception(span, error)
     for error in errors:
         service.bridge.issues.recorded(span, error, on_purpose=False)
+    span.end()
 
     ledger, span_id = service.bridge._ledger, span.get_span_context().span_id
     assert [ledger.knows_event(span_id, event.timestamp) for event in span.events] == [True, True]
