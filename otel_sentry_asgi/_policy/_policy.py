@@ -295,7 +295,10 @@ class Policy(Collection):
         kept = sampling.copy()
         if not self.user_info and not _SAMPLING.issuperset(kept):
             kept = {key: value for key, value in kept.items() if key in _SAMPLING}
-        text = joined(kept.values())
+        release, text = kept.get("release"), joined(kept.values())
+        if text is not None and type(release) is str and "@" in release:  # As in `shop@1.0`.
+            kept["release"] = self._text(release)
+            text = text.replace(release, "")
         if text is None or not is_plain(text):
             others = {key: value for key, value in kept.items() if key != "transaction"}
             kept.update(clean_strings(others, self._text))

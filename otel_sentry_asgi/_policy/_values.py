@@ -18,13 +18,13 @@ from otel_sentry_asgi._policy._rules import (
     INSENSITIVE,
     MAPPING,
     SECRET_HEADERS,
+    SENSITIVE,
     URL_HEADERS,
     KeyValueRule,
     clean_query,
     clean_url,
     hide_credentials,
     is_secret_header,
-    is_sensitive,
 )
 
 _SHORTEST_SECRET: Final = 4
@@ -73,7 +73,7 @@ def secrets_in(raw: Data, cleaned: Data) -> frozenset[str]:
                     found += _parts_of(name, one)
     for name, value in _filtered_cookies(raw, cleaned):
         # Of a cookie that says nothing of a secret, a short value is a preference.
-        if len(value) >= _LONG_SECRET or is_sensitive(name):
+        if len(value) >= _LONG_SECRET or SENSITIVE[name, ()]:
             found += (value, unquote(value), value.strip('"'))
     found += _secrets_in_query(raw.get("query_string"), cleaned.get("query_string"))
     found += _secrets_in_body(raw.get("data"), cleaned.get("data"))
