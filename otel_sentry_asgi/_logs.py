@@ -11,7 +11,7 @@ from opentelemetry.trace import INVALID_TRACE_ID
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data
-from otel_sentry_asgi._policy import Policy
+from otel_sentry_asgi._policy import FILTERED, Policy
 from otel_sentry_asgi._translate.attributes import to_json_value, to_json_values
 from otel_sentry_asgi._translate.span import seconds
 
@@ -82,9 +82,18 @@ def _crumb(record: Any, name: str, policy: Policy) -> Data:
     }
 
 
+def holds_model_talk(record: Any) -> bool:
+    """Whether its body is what was asked of a model, or its answer (`gen_ai.user.message`)."""
+    attributes = record.attributes or {}
+    name = getattr(record, "event_name", None) or attributes.get("event.name")
+    return isinstance(name, str) and name.startswith("gen_ai.")
+
+
 def _body(record: Any, policy: Policy) -> str:
     """Text, cleaned like other messages; of a structured body the cleaned attributes."""
     body = record.body
+    if holds_model_talk(record) and not (policy.gen_ai_inputs and policy.gen_ai_outputs):
+        return FILTERED
     if isinstance(body, dict):
         body = policy.attributes(to_json_values(body))
     elif isinstance(body, (list, tuple)):

@@ -28,7 +28,8 @@ from opentelemetry.trace import Link, Status
 
 from otel_sentry_asgi import _active, sentry
 from otel_sentry_asgi._guard import contained
-from otel_sentry_asgi._policy import Policy
+from otel_sentry_asgi._logs import holds_model_talk
+from otel_sentry_asgi._policy import FILTERED, Policy
 from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._semconv import KIND, STATUS_MESSAGE
 from otel_sentry_asgi._settings import Settings
@@ -193,7 +194,11 @@ def clean_record(record: Any, policy: Policy) -> Any:
         attributes=_attributes(inner.attributes, policy), immutable=False
     )
     inner.attributes.dropped = dropped
-    inner.body = policy.body(inner.body if isinstance(inner.body, bytes) else _texts(inner.body))
+    if holds_model_talk(inner) and not (policy.gen_ai_inputs and policy.gen_ai_outputs):
+        inner.body = FILTERED
+    else:
+        is_raw = isinstance(inner.body, bytes)
+        inner.body = policy.body(inner.body if is_raw else _texts(inner.body))
     if isinstance(name := getattr(inner, "event_name", None), str):
         inner.event_name = policy.text(name)
     if getattr(inner, "exception", None) is not None:

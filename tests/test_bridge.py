@@ -368,6 +368,19 @@ def test_the_body_of_a_log_is_cleaned_like_other_messages(serve: Callable[..., S
     ]
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_what_is_said_to_a_model_is_in_logs_by_its_options_only(
+    serve: Callable[..., Service], given: bool
+) -> None:
+    collection = {"gen_ai": {"inputs": given, "outputs": given}}
+    service = serve({"enable_logs": True, "data_collection": collection}, send_logs=True)
+    body, name = {"content": "I am Bob"}, {"event.name": "gen_ai.user.message"}
+    service.request("/chat", lambda: service.log(body, SeverityNumber.INFO, **name))
+    service.provider.force_flush()
+    [entry] = [entry for payload in service.items("log") for entry in payload["items"]]
+    assert ("I am Bob" in entry["body"]) is given
+
+
 def test_without_being_asked_no_log_is_sent(serve: Callable[..., Service]) -> None:
     service = serve({"enable_logs": True})
     service.request("/orders", lambda: service.log("text", SeverityNumber.WARN))

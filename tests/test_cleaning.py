@@ -194,6 +194,18 @@ def test_bytes_and_names_of_events_are_cleaned_like_texts() -> None:
     assert second.body == "[Filtered]"
 
 
+def test_what_is_said_to_a_model_leaves_in_no_log() -> None:
+    records = Records()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(CleaningLogExporter(records)))
+    said: Any = {"body": {"content": "I am Bob"}, "attributes": {"gen_ai.system": "x"}}
+    logger = provider.get_logger("shop")
+    logger.emit(event_name="gen_ai.user.message", **said)
+    logger.emit(event_name="shop.user.message", **said)
+    first, second = [one.log_record for one in records.got]
+    assert (first.body, second.body) == ("[Filtered]", {"content": "I am Bob"})
+
+
 def test_log_records_are_cleaned_in_copies() -> None:
     raw, clean = Records(), Records()
     provider = LoggerProvider(resource=RESOURCE, shutdown_on_exit=False)
