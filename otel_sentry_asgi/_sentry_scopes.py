@@ -108,9 +108,11 @@ class ScopeTrace(PropagationContext):
 
     @property
     def dynamic_sampling_context(self) -> dict[str, Any] | None:
-        """As other services are told it."""
+        """As other services are told it; where OTel knows of no trace, as sentry-sdk has it."""
         outgoing = self._outgoing()
-        return dict(outgoing[1]) if outgoing is not None and outgoing[1] else None
+        if outgoing is None:
+            return getattr(super(), "dynamic_sampling_context", None)
+        return dict(outgoing[1]) or None
 
     @dynamic_sampling_context.setter
     def dynamic_sampling_context(self, value: Any) -> None:
@@ -123,7 +125,10 @@ class ScopeTrace(PropagationContext):
 
     def get_baggage(self) -> Baggage:
         """Sentry's part of the header `baggage`."""
-        return Baggage(self.dynamic_sampling_context or {}, mutable=False)
+        outgoing = self._outgoing()
+        if outgoing is None:
+            return super().get_baggage()
+        return Baggage(dict(outgoing[1]), mutable=False)
 
     def _outgoing(self) -> tuple[str, Mapping[str, str]] | None:
         from otel_sentry_asgi.propagator import outgoing
