@@ -136,7 +136,7 @@ def current_task() -> asyncio.Task[Any] | None:
         return None
 
 
-def left_task(task: asyncio.Task[Any], error: BaseException) -> bool:
-    """Whether *error* ended *task*. Reads the attribute: asking the task would count as
+def error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """What ended *task*, if an exception did. Reads the attribute: asking the task would count as
     retrieving the exception, and asyncio would no longer log it."""
-    return task.done() and getattr(task, "_exception", None) is error
+    return getattr(task, "_exception", None) if task.done() else None

@@ -18,9 +18,9 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._errors import (
     application_error,
     current_task,
+    error_of,
     handled_before,
     is_error,
-    left_task,
     response_status,
 )
 from otel_sentry_asgi._guard import contained
@@ -263,8 +263,8 @@ class Issues:
             self._hold(error, exchange, context)
 
     def _watch(self, task: Any, error: BaseException, exchange: Exchange) -> None:
-        """Hear of the end of *task*, once for all exceptions: it is the last one that may end it,
-        and a poller that deals with them would keep each with its frames."""
+        """Hear of the end of *task*, once for all exceptions: a poller that deals with them would
+        keep each with its frames."""
         watch = self._watches.get(id(task))
         if watch is None:
             watch = self._watches[id(task)] = _Watch(self._task_done, error, exchange)
@@ -272,12 +272,16 @@ class Issues:
         watch.error, watch.exchange = error, exchange
 
     def _task_done(self, task: Any, error: BaseException, exchange: Exchange) -> None:
-        """A task that outlived its request has ended: with *error* or what was being handled when
-        that was raised, or it dealt with them."""
+        """A task that outlived its request has ended: with *error*, the last that left a span, or
+        what was being handled when that was raised, or one that left a span a moment ago; or it
+        dealt with them."""
         with contained("task"):
-            for one in handled_before(error):
-                if left_task(task, one):
-                    self.report(one, exchange, mechanism=TASK, handled=False)
+            left = error_of(task)
+            if left is not None and (
+                any(one is left for one in handled_before(error))
+                or self._ledger.owner_of(left) is exchange
+            ):
+                self.report(left, exchange, mechanism=TASK, handled=False)
 
     def _hold(self, error: BaseException, exchange: Exchange | None, context: SpanContext) -> None:
         """Build the event now, while frames and scope are what they are; send it when it is known

@@ -56,7 +56,7 @@ class Lifespan:
         self._ready = False
         self._refusal = "it returned"
         self._failure: str | None = None
-        self._reported = False
+        self._reported = self._ended = False
 
     def __enter__(self) -> Lifespan:
         with contained("lifespan"):
@@ -75,13 +75,12 @@ class Lifespan:
             if error is not None and not self._supported:
                 self._refusal = repr(error)
                 return self._ready and _is_refusal(error)
-            if self._reported:
-                if error is not None:
-                    self._bridge.issues.claim(error)  # Hypercorn's own, in place of the reported.
-            elif error is not None or self._failure is not None:
+            if not self._reported and (error is not None or self._failure is not None):
                 self._report(error)
-                if self._reported:
-                    self._bridge.end()
+            elif error is not None and self._reported:
+                self._bridge.issues.claim(error)  # Hypercorn's own, in place of the reported.
+            if self._reported and not self._ended:
+                self._bridge.end()
         return False
 
     def _report(self, error: BaseException | None) -> None:
@@ -118,6 +117,7 @@ class Lifespan:
             with contained("lifespan"):
                 # The last moment: servers end on a signal without running exit handlers. No request
                 # is left that would mind the wait, and it is bounded.
+                self._ended = True
                 self._bridge.end()
         if self._failure is not None:
             self._bridge.issues.lifespan_fails()

@@ -141,8 +141,8 @@ class Pipeline:
             self._profiles.lost(span, exchange, "queue_overflow")
 
     def wake(self) -> None:
-        """See to it that the worker has a turn."""
-        self._worker.wake()
+        """See to it that the worker has a turn, also if it is in one."""
+        self._worker.look_again()
 
     def unsampled(self, span: ReadableSpan, exchange: Exchange | None, reason: str | None) -> None:
         """An ended span of a trace that is not sent: it may have exceptions, and is counted unless

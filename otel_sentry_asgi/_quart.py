@@ -37,8 +37,9 @@ def stop() -> None:
     """Undo `listen`."""
     signals = sys.modules.get(SIGNALS)
     if signals is not None:
-        signals.request_started.disconnect(_request_started)
-        signals.websocket_started.disconnect(_websocket_started)
+        with contained("quart"):
+            signals.request_started.disconnect(_request_started)
+            signals.websocket_started.disconnect(_websocket_started)
 
 
 async def _request_started(_app: Any, **_: Any) -> None:

@@ -108,11 +108,14 @@ class ScopeTrace(PropagationContext):
 
     @property
     def dynamic_sampling_context(self) -> dict[str, Any] | None:
-        """As other services are told it; where OTel knows of no trace, as sentry-sdk has it."""
-        outgoing = self._outgoing()
-        if outgoing is None:
+        """As it is known now; where OTel knows of no trace, as sentry-sdk has it."""
+        from otel_sentry_asgi._active import active
+        from otel_sentry_asgi._deciding import context_of
+
+        context, bridge = self._context(), active()
+        if context is None or bridge is None:
             return getattr(super(), "dynamic_sampling_context", None)
-        return dict(outgoing[1]) or None
+        return context_of(bridge.decisions, context.trace_id, self._of())
 
     @dynamic_sampling_context.setter
     def dynamic_sampling_context(self, value: Any) -> None:

@@ -57,4 +57,5 @@ class Sessions:
                 return self._due
             counts, self._counts, self._due = self._counts, {}, None
         self._send(counts)
-        return None
+        with self._lock:  # A request may have ended meanwhile.
+            return self._due

@@ -64,6 +64,11 @@ class Worker:
             self.wake()
         return True
 
+    def look_again(self) -> None:
+        """Have a turn for what is in no queue, and another if that comes during one."""
+        self._again = True
+        self.wake()
+
     def wake(self) -> None:
         """Let the thread look at the queue, if it is not going to by itself."""
         if self._thread is None:
@@ -83,8 +88,8 @@ class Worker:
         self.wake()
         _signal(self._wakeup)
         if self._thread is None:
-            self._one_turn(timeout)
-        return done.acquire(timeout=max(0.0, until - time.monotonic()))
+            self._one_turn(min(max(0.0, timeout), threading.TIMEOUT_MAX))
+        return done.acquire(timeout=_until(until))
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the thread. What is queued later starts it again."""
@@ -110,6 +115,7 @@ class Worker:
         self._in_turn = None
         self._thread = None
         self._idle = True
+        self._again = False
 
     def _start(self) -> None:
         with self._start_lock:
@@ -140,15 +146,17 @@ class Worker:
                 # First this, then a look at what waits: who puts something there in between sees
                 # it and wakes us.
                 self._idle = due is None or due - time.monotonic() > SOON
-                comes = self._idle and (self._queue or self._flushes)
+                comes = self._idle and (self._queue or self._flushes or self._again)
                 wakeup.acquire(timeout=0.0 if comes else _until(due))
-                self._idle = False
+                self._idle = self._again = False
                 due = self._one_turn()
         finally:
             with self._start_lock:
                 if self._thread is thread:
                     self._thread = None
-            _signal(self._wakeup)  # Its successor's: `_idle` is not what that has set any more.
+            if self._flushes:  # Of somebody who came while it was stopped.
+                self.wake()
+            _signal(self._wakeup)  # A successor's: `_idle` is not what that has set any more.
 
     def _one_turn(self, timeout: float = -1) -> float | None:
         if not self._turn_lock.acquire(timeout=timeout):

@@ -9,6 +9,7 @@ import pytest
 from otel_sentry_asgi._errors import (
     application_error,
     current_task,
+    error_of,
     handled_before,
     is_disconnect,
     is_error,
@@ -16,7 +17,6 @@ from otel_sentry_asgi._errors import (
     is_group,
     is_own_noise,
     is_server_text,
-    left_task,
     members,
     response_status,
 )
@@ -210,10 +210,9 @@ def test_an_exception_has_left_a_task_when_it_ended_it() -> None:
         assert current_task() is not None
         error = ValueError()
         task = asyncio.ensure_future(fail(error))
-        assert not left_task(task, error)
+        assert error_of(task) is None
         await asyncio.wait([task])
-        assert left_task(task, error)
-        assert not left_task(task, ValueError())
+        assert error_of(task) is error
         assert task.exception() is error
 
     asyncio.run(main())

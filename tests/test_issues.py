@@ -172,6 +172,27 @@ def test_what_ends_a_task_is_reported_whatever_happened_while_it_was_handled(
     assert service.errors == [("ends it", False)]
 
 
+def test_an_exception_that_is_raised_again_later_ends_a_task_with_its_own_report(
+    service: Service,
+) -> None:
+    """As after other work that failed, and was dealt with, in between."""
+
+    async def work() -> None:
+        first: ShopError | None = None
+        try:
+            with service.tracer.start_as_current_span("work"):
+                raise ShopError("ends it")
+        except ShopError as error:
+            first = error
+        with suppress(KeyError), service.tracer.start_as_current_span("clean up"):
+            raise KeyError("dealt with")
+        raise first
+
+    outlive(service, work)
+
+    assert service.errors == [("ends it", False)]
+
+
 # -- what is held until a request ends ------------------------------------------------------------
 
 

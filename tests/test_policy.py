@@ -19,7 +19,11 @@ from otel_sentry_asgi._policy import (
     Policy,
     to_policy,
 )
-from otel_sentry_asgi._policy._rules import PERSONAL_HEADER_TERMS, SECRET_HEADER_TERMS
+from otel_sentry_asgi._policy._rules import (
+    PERSONAL_HEADER_TERMS,
+    SECRET_HEADER_TERMS,
+    SECRET_HEADER_WORDS,
+)
 from tests.policies import COLLECTING, EMPTY, OPEN, POLICIES, PRIVATE, STRICT, STRICTEST
 
 STATEMENT = "SELECT * FROM users WHERE name = 'bob'"
@@ -340,12 +344,37 @@ def test_urls_in_headers_are_cleaned(name: str) -> None:
 
 
 @pytest.mark.parametrize("policy", [PRIVATE, OPEN, COLLECTING])
-@pytest.mark.parametrize("term", SECRET_HEADER_TERMS)
+@pytest.mark.parametrize("term", [*SECRET_HEADER_TERMS, *sorted(SECRET_HEADER_WORDS)])
 def test_headers_of_proxies_that_prove_who_somebody_is_are_filtered(
     policy: Policy, term: str
 ) -> None:
     headers = {f"x-{term}-x": "bob"}
     assert policy.request({"headers": headers}) == {"headers": {f"x-{term}-x": FILTERED}}
+
+
+@pytest.mark.parametrize(
+    "name", ["x-ping", "x-concert-id", "x-hotpath", "client-dns", "sec-fetch-user"]
+)
+def test_headers_that_hold_such_words_by_chance_stay(name: str) -> None:
+    assert PRIVATE.request({"headers": {name: "1"}}) == {"headers": {name: "1"}}
+
+
+@pytest.mark.parametrize(
+    "name", ["DPoP", "X-Otp", "x-client-cert", "X-Set-Cookie2", "x-hub-signature"]
+)
+def test_secret_headers_of_outgoing_requests_are_known_by_their_names_in_locals(name: str) -> None:
+    folded = f"X-{name}" if "-" not in name else name
+    frames = [{"in_app": True, "vars": {"headers": {folded: "bob", "x-forwarded-proto": "http"}}}]
+    event: Any = {"exception": {"values": [{"stacktrace": {"frames": frames}}]}}
+    PRIVATE.clean_error(event)
+    assert frames[0]["vars"] == {"headers": {folded: FILTERED, "x-forwarded-proto": "http"}}
+
+
+def test_pairs_of_texts_are_no_headers() -> None:
+    frames = [{"in_app": True, "vars": {"colors": ["red", "blue"], "pair": ["token", "bob"]}}]
+    event: Any = {"exception": {"values": [{"stacktrace": {"frames": frames}}]}}
+    dataclasses.replace(STRICTEST, frame_variables=INSENSITIVE).clean_error(event)
+    assert frames[0]["vars"] == {"colors": ["red", "blue"], "pair": ["token", FILTERED]}
 
 
 @pytest.mark.parametrize("term", PERSONAL_HEADER_TERMS)

@@ -91,6 +91,15 @@ def test_somebody_is_told_once_that_something_waits(sessions: Sessions) -> None:
     assert len(told) == 2
 
 
+def test_what_ends_while_others_are_sent_is_due_a_minute_later() -> None:
+    clock, told = HandClock(), list[Key]()
+    minutes: Sessions = Sessions(clock, lambda _: minutes.add(KEY, "exited"))
+    minutes.on_first = lambda: told.append(KEY)
+    minutes.add(KEY, "exited")
+    assert minutes.flush() == clock() + EVERY
+    assert told == [KEY, KEY]
+
+
 def test_a_forked_child_counts_its_own(sessions: Sessions, sent: list[dict[Key, Any]]) -> None:
     sessions.add(KEY, "exited")
     sessions.clear()

@@ -77,6 +77,27 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     return seen
 
 
+def test_what_comes_in_a_turn_without_an_item_has_another_turn(
+    worker: Worker, turns: Turns
+) -> None:
+    """Sessions of requests, say: nothing else might wake it until the process ends."""
+    turns.go_on.clear()
+    worker.put((0, 1, None), wake=True)
+    assert turns.began.acquire(timeout=PATIENCE)
+    worker.look_again()
+    turns.go_on.set()
+    assert turns.began.acquire(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("timeout", [-5.0, 1e30])
+def test_any_timeout_is_taken(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, timeout: float
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    worker.put((0, 1, None), wake=False)
+    assert worker.flush(timeout)
+
+
 def refuse_to_start(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread at interpreter shutdown")
 

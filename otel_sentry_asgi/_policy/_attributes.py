@@ -285,10 +285,10 @@ TABLE: Final[tuple[Row, ...]] = (
         Category.KEEP,
         """
         messaging.rabbitmq.routing_key messaging.rabbitmq.destination.routing_key aws.s3.key
-        feature_flag.key gen_ai.token.type gen_ai.cost. gen_ai.response.time_to_first_token
-        gen_ai.response.tokens_per_second ai.prompt_tokens.used ai.completion_tokens.used
-        ai.total_tokens.used device.processor_count device.processor_frequency
-        process.session_leader.pid
+        feature_flag.key llm.token_count. llm.usage. gen_ai.token.type gen_ai.cost.
+        gen_ai.response.time_to_first_token gen_ai.response.tokens_per_second
+        ai.prompt_tokens.used ai.completion_tokens.used ai.total_tokens.used
+        device.processor_count device.processor_frequency process.session_leader.pid
         """,
         "A sensitive term is in the name by chance only.",
     ),

@@ -22,7 +22,6 @@ from otel_sentry_asgi._policy._rules import (
     PERSONAL_BAGGAGE_TERMS,
     PERSONAL_HEADER_TERMS,
     PERSONAL_HEADERS,
-    SECRET_HEADER_TERMS,
     SECRET_HEADERS,
     SENSITIVE,
     URL_HEADERS,
@@ -34,6 +33,7 @@ from otel_sentry_asgi._policy._rules import (
     is_plain,
     is_secret_header,
     is_sensitive,
+    secret_header_term,
     term_in,
 )
 from otel_sentry_asgi._policy._sql import system_of, without_literals
@@ -97,7 +97,7 @@ def header_rule(name: str, of: Collection) -> Rule:
     rule = INSENSITIVE if is_excepted else of.headers
     if not rule.allows(folded, of.terms):
         return _filter(_why_not(folded, rule, of.terms))
-    if term := term_in(folded, SECRET_HEADER_TERMS):
+    if term := secret_header_term(folded):
         return _filter(f"a header with {term!r} proves who somebody is")
     if not of.user_info and (folded in PERSONAL_HEADERS or term_in(folded, PERSONAL_HEADER_TERMS)):
         return _filter("the header tells who or where the client is; user_info is off")

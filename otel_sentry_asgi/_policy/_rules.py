@@ -77,18 +77,16 @@ URL_HEADERS: Final = frozenset(
 SECRET_HEADER_TERMS: Final = (
     "cookie",
     "oidc",
-    "dpop",
-    "cert",
+    "certificate",
     "-s-dn",
     "ssl-client",
     "tls-client",
-    "client-dn",
     "signature",
-    "otp",
-    "x-pin",
-    "mfa",
-    "2fa",
     "passphrase",
+)
+# The same as whole words: `cert`, not `concert`.
+SECRET_HEADER_WORDS: Final = frozenset(
+    {"cert", "certs", "certchain", "dn", "dpop", "otp", "totp", "hotp", "pin", "mfa", "2fa"}
 )
 
 # Who and where the client is, under names that sentry-sdk's terms do not match.
@@ -118,7 +116,10 @@ PERSONAL_HEADERS: Final = frozenset({"from"})
 
 # Which one of `PERSONAL_TERMS` denies, though it is the service that they are about.
 IMPERSONAL_HEADERS: Final = frozenset(
-    {"x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"}
+    {
+        *("x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"),
+        "sec-fetch-user",  # Whether somebody clicked.
+    }
 )
 
 # Keys of baggage that tell of the user: `userId`, `enduser_email`.
@@ -217,8 +218,19 @@ def is_secret_header(key: str, headers: KeyValueRule, extra: tuple[str, ...] = (
         name = name.removeprefix("http-")
     elif "-" not in key:
         return name in SECRET_HEADERS
+    if name in SECRET_HEADERS or secret_header_term(name):
+        return True
     rule = headers if headers.mode == "denylist" else IMPERSONAL
-    return name in SECRET_HEADERS or not rule.allows(name, extra)
+    if rule is IMPERSONAL and name in IMPERSONAL_HEADERS:
+        rule = INSENSITIVE
+    return not rule.allows(name, extra)
+
+
+def secret_header_term(name: str) -> str:
+    """What in the folded *name* of a header says that it proves who somebody is, else an empty
+    text."""
+    words = SECRET_HEADER_WORDS.intersection(name.split("-"))
+    return min(words) if words else term_in(name, SECRET_HEADER_TERMS)
 
 
 def is_plain(text: str) -> bool:

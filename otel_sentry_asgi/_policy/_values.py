@@ -310,7 +310,7 @@ def clean_vars(
         if name is None:
             return False
         header = name.group(1).lower()
-        return header in SECRET_HEADERS or not headers.allows(header, terms)
+        return SENSITIVE[header, terms] or is_secret_header(header, headers, terms)
 
     return {name: cleaned(name, value) for name, value in variables.items()}
 

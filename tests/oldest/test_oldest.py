@@ -313,3 +313,28 @@ def assert_continued(served: dict[str, Any]) -> None:
     assert served["members"]["tenant"] == "north"
     assert served["members"]["sentry-trace_id"] == trace_id
     assert served["members"]["sentry-public_key"] == "web", "as it was received"
+
+
+def test_an_event_before_the_route_is_known_does_not_settle_what_other_services_are_told() -> None:
+    """Older versions ask the scope for the sampling context of each event."""
+    facts = scenario("""
+        from opentelemetry import propagate
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.sdk.trace import TracerProvider
+        from types import SimpleNamespace
+
+        init()
+        trace.set_tracer_provider(TracerProvider())
+        otel_sentry_asgi.instrument()
+        carrier = {}
+
+        async def app(scope, receive, send):
+            sentry_sdk.capture_message("early")
+            scope["route"] = SimpleNamespace(path="/items/{id}", path_format="/items/{id}")
+            propagate.inject(carrier)
+            await hello(scope, receive, send)
+
+        get(OpenTelemetryMiddleware(app), "/items/3")
+        report(baggage=carrier["baggage"])
+    """)
+    assert "sentry-transaction=GET%20%2Fitems%2F%7Bid%7D" in facts["baggage"]
