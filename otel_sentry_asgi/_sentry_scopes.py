@@ -113,9 +113,10 @@ class ScopeTrace(PropagationContext):
         from otel_sentry_asgi._deciding import context_of
 
         context, bridge = self._context(), active()
-        if context is None or bridge is None:
-            return getattr(super(), "dynamic_sampling_context", None)
-        return context_of(bridge.decisions, context.trace_id, self._of())
+        if context is not None and bridge is not None:
+            with contained("trace of a scope"):
+                return context_of(bridge.decisions, context.trace_id, self._of())
+        return getattr(super(), "dynamic_sampling_context", None)
 
     @dynamic_sampling_context.setter
     def dynamic_sampling_context(self, value: Any) -> None:
@@ -137,7 +138,10 @@ class ScopeTrace(PropagationContext):
         from otel_sentry_asgi.propagator import outgoing
 
         context = self._context()
-        return outgoing(context, None) if context is not None else None
+        if context is not None:
+            with contained("trace of a scope"):
+                return outgoing(context, None)
+        return None
 
     def _context(self) -> SpanContext | None:
         current = trace.get_current_span().get_span_context()

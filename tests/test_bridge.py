@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind
 from sentry_sdk.utils import Dsn
 
 import otel_sentry_asgi
-from otel_sentry_asgi import _guard, sentry
+from otel_sentry_asgi import _deciding, _guard, propagator, sentry
 from otel_sentry_asgi._active import active
 from otel_sentry_asgi._pipeline import IDLE_SLICE, LONG_SLICE, MANY, SLICE, Pipeline
 from otel_sentry_asgi._profiles import Profiles
@@ -658,6 +658,29 @@ def test_a_span_that_a_finalizer_exports_during_an_export_is_sent_too(
     assert results == [SpanExportResult.SUCCESS] * 2
     names = [sent["transaction"] for sent in service.exporter.transactions]
     assert sorted(names) == ["inner", "outer"]
+
+
+def test_what_fails_in_the_trace_of_a_scope_is_none_of_the_applications(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+    monkeypatch.setattr(_guard, "on_failure", lambda where, error: failed.append(where))
+    service, told = serve(), list[str | None]()
+    monkeypatch.setattr(propagator, "outgoing", fails)
+    monkeypatch.setattr(_deciding, "context_of", fails)
+    trace_of: Any = sentry_sdk.get_isolation_scope
+
+    def ask() -> None:
+        told.append(sentry_sdk.get_traceparent())
+        told.append(sentry_sdk.get_baggage())
+        told.append(trace_of()._propagation_context.dynamic_sampling_context["trace_id"])
+
+    service.request("/orders", ask)
+    service.provider.force_flush()
+    [transaction] = service.exporter.transactions
+    trace_id = transaction["contexts"]["trace"]["trace_id"]
+    assert [trace_id in str(one) for one in told] == [True] * 3
+    assert set(failed) == {"trace of a scope"}
 
 
 # -- several processors ---------------------------------------------------------------------------
