@@ -31,6 +31,7 @@ class Category(Enum):
     HEADER = "http_headers"
     AGENT = "http_headers: as the header user-agent"
     STATEMENT = "database_query_data"
+    DESCRIPTION = "database_query_data: text that a span is shown with"
     DATABASE = "database_query_data: values"
     QUEUE = "queues"
     GRAPHQL_DOCUMENT = "graphql.document"
@@ -152,6 +153,11 @@ TABLE: Final[tuple[Row, ...]] = (
         Category.SECRET,
         "session.id session.previous_id db.connection_string",
         "No option opens them: one who holds them is logged in. The key shows that it was there.",
+    ),
+    _row(
+        Category.DESCRIPTION,
+        "sentry.description sentry.name",
+        "It may be a statement, a URL, or any other text.",
     ),
     _row(
         Category.SECRET,

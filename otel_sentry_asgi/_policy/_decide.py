@@ -49,7 +49,6 @@ Cleaner = Callable[[Any, Mapping[str, Any]], Any]
 _LONGEST_METHOD: Final = 64
 _LONGEST_NAME: Final = 256
 """Of an attribute in baggage: callers choose it, and each of its dots is looked at."""
-_DESCRIPTIONS: Final = frozenset({"sentry.description", "sentry.name"})
 _HASHED: Final = later(r"hmac:[0-9a-f]{32}")
 
 
@@ -68,8 +67,6 @@ def rule_of(key: str, of: Collection) -> Rule:
     action = of.action(key)
     if action is not None:
         return _ACTIONS[action](of)
-    if key in _DESCRIPTIONS:
-        return _description(of)
     category = category_of(key)
     rule = _BY_CATEGORY[category](key, of)
     if rule.clean is dropped:
@@ -179,16 +176,16 @@ def _by_text(of: Collection, because: str) -> Rule:
     return Rule("kept, URLs in it cleaned", because, clean, leaves_plain=True)
 
 
-def _description(of: Collection) -> Rule:
-    """For the text that a span is shown with."""
-    text = text_cleaner(frozenset(), of.query, of.terms)
+def _description(_key: str, of: Collection) -> Rule:
+    text = _each(text_cleaner(frozenset(), of.query, of.terms))
+    if of.database_query_data:
+        return Rule("kept, URLs in it cleaned", "database_query_data is on", text)
 
     def clean(value: Any, around: Mapping[str, Any]) -> Any:
-        if not of.database_query_data and system_of(around):
-            value = _parameterised(value, around)
-        return _each(text)(value, around)
+        return text(_parameterised(value, around) if system_of(around) else value, around)
 
-    return Rule("kept, URLs in it cleaned, `?` for literals", "it describes a span", clean)
+    does = "kept, URLs in it cleaned, `?` for literals"
+    return Rule(does, "database_query_data is off", clean)
 
 
 def _url_cleaner(of: Collection) -> Callable[[str], str]:
@@ -343,6 +340,7 @@ _BY_CATEGORY: Final[dict[Category, Callable[[str, Collection], Rule]]] = {
     Category.HEADER: lambda key, of: header_rule(after_prefix(key), of),
     Category.AGENT: lambda _key, of: header_rule("user-agent", of),
     Category.STATEMENT: _statement,
+    Category.DESCRIPTION: _description,
     Category.DATABASE: _switch("database_query_data", "database_query_data"),
     Category.QUEUE: _switch("queues", "queues"),
     Category.GRAPHQL_DOCUMENT: _switch("graphql.document", "graphql_document"),
