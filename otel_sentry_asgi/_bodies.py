@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy import FILTERED
+from otel_sentry_asgi._translate.text import encodable
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -142,8 +143,7 @@ class Body:
             if self._is_json:
                 parsed = json.loads(body)
                 if b"\\ud" in body.lower():  # Maybe half a pair: Sentry takes no event with one.
-                    text = json.dumps(parsed, ensure_ascii=False)
-                    parsed = json.loads(text.encode("utf-8", "replace"))
+                    parsed = json.loads(encodable(json.dumps(parsed, ensure_ascii=False)))
                 return parsed
             pairs = parse_qsl(
                 body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS

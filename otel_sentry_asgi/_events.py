@@ -24,7 +24,7 @@ from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._logs import log_breadcrumbs
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy import Clean, Policy
-from otel_sentry_asgi._scope import Exchange, current_exchange
+from otel_sentry_asgi._scope import Exchange, current_exchange, current_secrets
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
@@ -122,11 +122,9 @@ class Events:
                         sentry.annotate(event)
                 return event
             policy = self._policy()
-            exchange = current_exchange.get()
             sentry.add_threads(event)
             sentry.mark_in_app(event)
-            secrets = exchange.secrets(policy) if exchange is not None else frozenset()
-            clean = policy.clean_error(event, secrets)
+            clean = policy.clean_error(event, current_secrets(policy))
             return self._shown(clean) if last else event
         self._stats.add("lost.internal_sdk_error")
         return None

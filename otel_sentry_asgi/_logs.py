@@ -82,8 +82,11 @@ def _crumb(record: Any, name: str, policy: Policy) -> Data:
     }
 
 
-def holds_model_talk(record: Any) -> bool:
-    """Whether its body is what was asked of a model, or its answer (`gen_ai.user.message`)."""
+def hides_body(record: Any, policy: Policy) -> bool:
+    """Whether its body is what was asked of a model, or its answer (`gen_ai.user.message`), and may
+    not leave."""
+    if policy.gen_ai_inputs and policy.gen_ai_outputs:
+        return False
     attributes = record.attributes or {}
     name = getattr(record, "event_name", None) or attributes.get("event.name")
     return isinstance(name, str) and name.startswith("gen_ai.")
@@ -92,7 +95,7 @@ def holds_model_talk(record: Any) -> bool:
 def _body(record: Any, policy: Policy) -> str:
     """Text, cleaned like other messages; of a structured body the cleaned attributes."""
     body = record.body
-    if holds_model_talk(record) and not (policy.gen_ai_inputs and policy.gen_ai_outputs):
+    if hides_body(record, policy):
         return FILTERED
     if isinstance(body, dict):
         body = policy.attributes(to_json_values(body))

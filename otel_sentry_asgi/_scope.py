@@ -263,3 +263,9 @@ def reset(token: Token[Any]) -> None:
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("otel_sentry_exchange", default=None)
 """The exchange that the running code belongs to."""
+
+
+def current_secrets(policy: Any) -> frozenset[str]:
+    """What *policy* takes out of the request that the running code belongs to."""
+    exchange = current_exchange.get()
+    return exchange.secrets(policy) if exchange is not None else frozenset()

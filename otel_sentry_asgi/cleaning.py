@@ -28,9 +28,9 @@ from opentelemetry.trace import Link, Status
 
 from otel_sentry_asgi import _active, sentry
 from otel_sentry_asgi._guard import contained
-from otel_sentry_asgi._logs import holds_model_talk
+from otel_sentry_asgi._logs import hides_body
 from otel_sentry_asgi._policy import FILTERED, Policy
-from otel_sentry_asgi._scope import current_exchange
+from otel_sentry_asgi._scope import current_secrets
 from otel_sentry_asgi._semconv import KIND, STATUS_MESSAGE
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._translate.attributes import to_json_values
@@ -103,8 +103,7 @@ def clean_log(log: Any, hint: Any) -> Any:
     """
     with contained("cleaning"):
         policy = sentry.policy(_settings(None))
-        exchange = current_exchange.get()
-        secrets = exchange.secrets(policy) if exchange is not None else frozenset()
+        secrets = current_secrets(policy)
         attributes = policy.attributes(to_json_values(log.get("attributes") or {}))
         log["attributes"] = policy.without(attributes, secrets)
         log["body"] = policy.without(log.get("body"), secrets)
@@ -194,7 +193,7 @@ def clean_record(record: Any, policy: Policy) -> Any:
         attributes=_attributes(inner.attributes, policy), immutable=False
     )
     inner.attributes.dropped = dropped
-    if holds_model_talk(inner) and not (policy.gen_ai_inputs and policy.gen_ai_outputs):
+    if hides_body(inner, policy):
         inner.body = FILTERED
     else:
         is_raw = isinstance(inner.body, bytes)

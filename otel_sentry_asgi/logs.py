@@ -12,7 +12,7 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import obtain
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._logs import LEAST_FOR_CRUMB, comes_from_logging, severity_of, to_log
-from otel_sentry_asgi._scope import current_exchange
+from otel_sentry_asgi._scope import current_exchange, current_secrets
 
 logger = logging.getLogger("otel_sentry_asgi")
 
@@ -54,8 +54,7 @@ class SentryLogRecordProcessor(LogRecordProcessor):
             return
         if sentry.takes_logs():
             policy = sentry.policy(settings)
-            secrets = exchange.secrets(policy) if exchange is not None else frozenset()
-            sentry.send_log(to_log(record, name, policy, secrets))
+            sentry.send_log(to_log(record, name, policy, current_secrets(policy)))
             self._bridge.stats.add("logs")
         elif not self._warned:
             self._warned = True

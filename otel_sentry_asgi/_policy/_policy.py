@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Final, Generic, TypeVar, cast, final
 
 from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Transaction
@@ -105,11 +105,13 @@ class Policy(Collection):
 
     def without(self, value: Any, secrets: frozenset[str]) -> Any:
         """*value* without *secrets*, credentials of URLs and forbidden parameters in its texts."""
-        return clean_strings(value, self._cleaner(secrets, texts_in(value)))
+        return clean_strings(value, self._cleaner(secrets, value))
 
-    def _cleaner(self, secrets: Iterable[str], held: str) -> Callable[[str], str]:
-        """What cleans texts of which *held* has all that is in them."""
-        found = found_in(held, frozenset(secrets)) if secrets else ()
+    def _cleaner(
+        self, secrets: frozenset[str], told: Any, without: Container[str] = ()
+    ) -> Callable[[str], str]:
+        """What cleans the texts in *told*, but for those below keys *without*."""
+        found = found_in(texts_in(told, without), secrets) if secrets else ()
         if len(found) > MOST_SECRETS:
             return all_filtered
         return text_cleaner(found, self.query, self.terms) if found else self._text
@@ -118,8 +120,7 @@ class Policy(Collection):
         """Take *secrets* out of what keys without a row hold, and of messages of exceptions. Names,
         statements and the like are left: a client could change them at will. Changes the attributes
         in place."""
-        held = "\n".join([text for _, _, text in notes.free])
-        clean = self._cleaner(secrets, held)
+        clean = self._cleaner(secrets, [text for _, _, text in notes.free])
         if clean is self._text:  # Nearly always.
             return
         for attributes, keys, _ in notes.free:
@@ -141,7 +142,7 @@ class Policy(Collection):
                 self._clean_frame(frame)
         self._clean_resource(contexts, notes)
         told = [texts.get(key) for key in _TOLD]
-        clean = self._cleaner(secrets, texts_in(told, _OF_CODE))
+        clean = self._cleaner(secrets, told, _OF_CODE)
         for key in ("exception", "threads"):
             if key in texts:
                 texts[key] = _clean_told(texts[key], clean, self._text)
@@ -164,10 +165,8 @@ class Policy(Collection):
             for crumb in _values(event["breadcrumbs"]):
                 self.clean_crumb(crumb)
             event["breadcrumbs"] = self.without(event["breadcrumbs"], secrets)
-        clean = self._text
-        if secrets:
-            parts = [event.get(part) for part in ("tags", "extra", "contexts", "fingerprint")]
-            clean = self._cleaner(long_ones(secrets), texts_in(parts))
+        parts = [event.get(part) for part in ("tags", "extra", "contexts", "fingerprint")]
+        clean = self._cleaner(long_ones(secrets), parts)
         for part, scrubbed, cleaner in (
             ("tags", _NO_SECRETS, clean),
             ("extra", self.scrubbed, clean),
@@ -499,12 +498,15 @@ def _clean_told(value: Any, clean: Callable[[str], str], of_code: Callable[[str]
     *of_code*: callers could choose how errors are grouped, by a parameter that is part of a
     function's name."""
     if isinstance(value, Mapping):
-        return {
-            key: clean_strings(item, of_code if key in _OF_CODE else clean)
-            if key in _OF_CODE or key in _BAGS
-            else _clean_told(item, clean, of_code)
-            for key, item in value.items()
-        }
+        told: Data = {}
+        for key, item in value.items():
+            if key in _OF_CODE:
+                told[key] = clean_strings(item, of_code)
+            elif key in _BAGS:
+                told[key] = clean_strings(item, clean)
+            else:
+                told[key] = _clean_told(item, clean, of_code)
+        return told
     if isinstance(value, (list, tuple)):
         return [_clean_told(item, clean, of_code) for item in value]
     return clean(value) if isinstance(value, str) else value
