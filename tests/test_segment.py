@@ -489,6 +489,14 @@ def test_what_a_service_runs_in_has_contexts_of_its_own() -> None:
     assert contexts.items() <= made["contexts"].items()
 
 
+@pytest.mark.parametrize("value", [0, 3.13, True, ("3", "13")])
+def test_a_version_that_is_no_text_stays_with_the_resource(value: Any) -> None:
+    """Relay drops it from contexts it knows, and says so in the event."""
+    made = transaction(span(resource=Resource({"process.runtime.version": value})))
+    assert "process.runtime.version" in made["contexts"]["otel"]["resource"]
+    assert problems(made) == []
+
+
 def test_the_contexts_of_one_transaction_are_not_those_of_the_next() -> None:
     """Event processors change them in place."""
     resource = Resource(DEPLOYED)

@@ -25,7 +25,7 @@ _BY_PREFIX: Final = {
     "host.id": "cloud_resource",
     "host.type": "cloud_resource",
 }
-# Contexts that Sentry knows under keys of its own.
+# Contexts that Sentry knows under keys of its own, whose values Relay takes as text only.
 _BY_KEY: Final = {
     "process.runtime.name": ("runtime", "name"),
     "process.runtime.version": ("runtime", "version"),
@@ -42,7 +42,7 @@ def resource_contexts(resource: Resource) -> dict[str, Data]:
     rest: Data = {}
     for key, value in to_json_values(resource.attributes).items():
         known = _BY_KEY.get(key)
-        if known is not None:
+        if known is not None and isinstance(value, str):
             contexts.setdefault(known[0], {})[known[1]] = value
             continue
         name = next((name for prefix, name in _BY_PREFIX.items() if key.startswith(prefix)), None)
