@@ -51,7 +51,8 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 _LOOKED_AT = sorted(
     {
         name
-        for names in vars(_semconv).values()
+        for variable, names in vars(_semconv).items()
+        if not variable.startswith("__")  # Files differ from one machine to the next.
         if isinstance(names, (str, tuple, dict))
         for name in ([names] if isinstance(names, str) else names)
         if "." in name and " " not in name
