@@ -18,6 +18,7 @@ from tests.integration.frameworks import FRAMEWORKS
 
 sentry_sdk.init(
     traces_sample_rate=1.0,
+    shutdown_timeout=float(os.environ.get("SHUTDOWN_TIMEOUT", 2)),
     _experiments={"transport_compression_algo": "gzip"},  # type: ignore[typeddict-item]
 )
 provider = TracerProvider()

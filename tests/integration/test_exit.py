@@ -34,6 +34,7 @@ SERVERS = {
     "granian": ["granian", "--interface", "asgi", "--host", HOST, "--port", "{port}"],
 }
 REQUESTS = 60
+ONCE = 5  # The client's `shutdown_timeout` in seconds: long beside what a busy machine takes.
 
 
 def start(
@@ -127,10 +128,9 @@ def test_a_shutdown_that_fails_is_one_error(server: str, framework: str) -> None
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn"])
 def test_a_sentry_that_hangs_holds_up_the_exit_once(server: str) -> None:
-    """Two seconds are the client's `shutdown_timeout`; hypercorn runs exit handlers as well, which
-    had a timeout each (8.9 s)."""
+    """Hypercorn runs exit handlers as well, which had a timeout each."""
     with SlowSentry(None) as sentry:
-        child, url = start(server, SENTRY_DSN=sentry.dsn)
+        child, url = start(server, SENTRY_DSN=sentry.dsn, SHUTDOWN_TIMEOUT=str(ONCE))
         try:
             ask(url, REQUESTS)
         finally:
@@ -138,7 +138,7 @@ def test_a_sentry_that_hangs_holds_up_the_exit_once(server: str) -> None:
             child.stop()
             took = time.monotonic() - begun
 
-    assert took < 2 + 2.5, "the timeout and what the server itself takes on a busy machine"
+    assert took < 2 * ONCE, "the timeout and what the server itself takes on a busy machine"
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
@@ -153,7 +153,7 @@ from opentelemetry.sdk.trace import TracerProvider
 @atexit.register
 def last():
     report(took=time.monotonic() - begun, sent=otel_sentry_asgi.stats())
-sentry_sdk.init(dsn={sentry.dsn!r}, traces_sample_rate={rate})
+sentry_sdk.init(dsn={sentry.dsn!r}, traces_sample_rate={rate}, shutdown_timeout={ONCE})
 trace.set_tracer_provider(TracerProvider())
 otel_sentry_asgi.instrument()
 with trace.get_tracer("x").start_as_current_span("a"):
@@ -163,7 +163,7 @@ begun = time.monotonic()
         )
 
     assert facts["sent"].get("transactions", 0) == rate
-    assert 2 <= facts["took"] < 2 + 1.5, "the client's `shutdown_timeout`, on a busy machine"
+    assert ONCE <= facts["took"] < 2 * ONCE
 
 
 @pytest.mark.parametrize("asked", [True, False])
