@@ -1,10 +1,11 @@
 """Our tokenizers against a maintained parser: what sqlglot takes for a literal is gone.
 
-Why not sqlglot itself: parsing takes it some twenty times as long, its tokenizer four times, and
+Why not sqlglot itself: parsing takes it some twelve times as long, its tokenizer three times, and
 both refuse statements that were cut or that their dialect does not know, which is when it matters.
 """
 
 import time
+from collections.abc import Callable
 
 import pytest
 import sqlglot
@@ -63,18 +64,20 @@ STATEMENT = "SELECT id, name, price FROM orders WHERE customer = 'bob' AND id = 
 
 
 def test_cost() -> None:
-    """A tenth would be a reason to think again."""
+    """A fifth would be a reason to think again."""
 
-    def seconds(work: object) -> float:
-        assert callable(work)
+    def ours() -> object:
+        return _without_literals(STATEMENT, "postgresql")
+
+    def parser() -> object:
+        return sqlglot.parse_one(STATEMENT, dialect="postgres")
+
+    def seconds(work: Callable[[], object]) -> float:
+        before = time.perf_counter()
         work()
-        best = []
-        for _ in range(20):
-            before = time.perf_counter()
-            work()
-            best.append(time.perf_counter() - before)
-        return min(best)
+        return time.perf_counter() - before
 
-    ours = seconds(lambda: _without_literals(STATEMENT, "postgresql"))
-    parser = seconds(lambda: sqlglot.parse_one(STATEMENT, dialect="postgres"))
-    assert ours < parser / 10, (ours, parser)
+    # In turns, and the best of many: the machine may be busy.
+    took = [(seconds(ours), seconds(parser)) for _ in range(200)]
+    best, of_parser = map(min, zip(*took, strict=True))
+    assert best < of_parser / 5, (best, of_parser)
