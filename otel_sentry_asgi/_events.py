@@ -110,13 +110,17 @@ class Events:
         Also in a request: the event may be captured under scopes that are not the request's. An
         event that cannot be cleaned is not sent.
         """
+        return self._cleaned(event, hint)
+
+    def _cleaned(self, event: Any, hint: Data, *, is_last: bool = False) -> Any:
+        """The event as the policy has it, without what only its exchange could tell."""
         kind = event.get("type")
         if kind not in (None, "", "error", "default", "transaction"):
             return event
         with contained("event processor"):
-            last = not sentry.ends_with(self.finish)
+            is_last = is_last or not sentry.ends_with(self.finish)
             if kind == "transaction":
-                if last:
+                if is_last:
                     self._policy().clean_scope_data(event)
                     if REMARKS not in hint:
                         sentry.annotate(event)
@@ -125,7 +129,7 @@ class Events:
             sentry.add_threads(event)
             sentry.mark_in_app(event)
             clean = policy.clean_error(event, current_secrets(policy))
-            return self._shown(clean) if last else event
+            return self._shown(clean) if is_last else event
         self._stats.add("lost.internal_sdk_error")
         return None
 
@@ -147,8 +151,8 @@ class Events:
         An event that cannot be cleaned is not sent.
         """
         exchange = of()
-        if exchange is None:
-            return event
+        if exchange is None:  # The scope has outlived it: a thread may go on for long.
+            return self._cleaned(event, hint, is_last=True)
         with contained("event processor"):
             policy: Policy = exchange.policy or self._policy()
             if event.get("type"):

@@ -1,6 +1,7 @@
 """From provider to exporter: noise, sizes, streams, log records; and what is counted of it."""
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._translate.segment import STRETCH
 from otel_sentry_asgi._worker import Worker
+from otel_sentry_asgi.middleware import SentryMiddleware
 from otel_sentry_asgi.processor import SentrySpanProcessor
 from otel_sentry_asgi.sentry import MAX_POLICIES
 from otel_sentry_asgi.span_exporter import SentrySpanExporter
@@ -681,6 +683,33 @@ def test_what_fails_in_the_trace_of_a_scope_is_none_of_the_applications(
     trace_id = transaction["contexts"]["trace"]["trace_id"]
     assert [trace_id in str(one) for one in told] == [True] * 3
     assert set(failed) == {"trace of a scope"}
+
+
+def test_the_events_of_a_scope_that_outlives_its_request_are_clean_and_shown(
+    serve: Callable[..., Service],
+) -> None:
+    """sentry-sdk takes a request's scopes into its threads, which may go on for long."""
+    shown: list[Any] = []
+    service, scopes = serve(on_payload=lambda one: shown.append(one) or one), list[Any]()
+
+    def say(event: Any, hint: Any) -> Any:
+        event["contexts"]["shop"] = {"database": "postgresql://kim:opensesame@db/shop"}
+        return event
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sentry_sdk.get_isolation_scope().add_event_processor(say)
+        scopes.extend((sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()))
+
+    asyncio.run(SentryMiddleware(app)({"type": "http", "path": "/"}, nothing, nothing))
+    gc.collect()
+    [finish] = scopes[1]._event_processors
+    assert finish.__self__() is None
+    with sentry_sdk.scope.use_isolation_scope(scopes[0]), sentry_sdk.scope.use_scope(scopes[1]):
+        sentry_sdk.capture_message("late")
+        sentry_sdk.capture_event({"type": "transaction", "contexts": {"trace": {}}})
+    sent = service.items("event") + service.items("transaction")
+    assert [one["contexts"]["shop"]["database"].count("opensesame") for one in sent] == [0, 0]
+    assert [one["message"] for one in shown] == ["late"]
 
 
 # -- several processors ---------------------------------------------------------------------------
