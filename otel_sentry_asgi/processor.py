@@ -33,8 +33,8 @@ class SentrySpanProcessor(SpanProcessor):
     """
 
     _are_several = False
-    """Of the class: whether a span has been seen that has two processors of ours. Until then spans
-    are not marked."""
+    """Of the class: whether a provider may have two processors of ours. Until then spans are not
+    marked."""
 
     def __init__(
         self, settings: Settings | None = None, *, exporter: Exporter | None = None
@@ -55,6 +55,8 @@ class SentrySpanProcessor(SpanProcessor):
         if resource is not None and resource is not self._resource:
             self._resource = resource
             coverage.add(self, resource)
+            if coverage.is_shared():
+                SentrySpanProcessor._are_several = True
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """For a local root: scope and sampling decision. For any span: hear of its exceptions."""
@@ -69,15 +71,19 @@ class SentrySpanProcessor(SpanProcessor):
                 span.record_exception = MethodType(self._recorder, span)  # type: ignore[method-assign]
             elif type(function) is _Recorder:
                 SentrySpanProcessor._are_several = True
+                self._covers(span.resource)
                 return
             else:
                 recorder = _Recorder(self._record_too, before)
                 span.record_exception = MethodType(recorder, span)  # type: ignore[method-assign]
             parent = span.parent
             if parent is None or parent.is_remote:
-                if span.resource is not self._resource:
-                    self._covers(span.resource)
-                self._bridge.started(span, parent_context)
+                marks, resource = self._are_several, span.resource
+                if resource is not self._resource:
+                    marks = True  # It may be the first of another, too, that runs beside us.
+                    self._covers(resource)
+                if not marks or _is_first(span, "_sentry_started"):
+                    self._bridge.started(span, parent_context)
         except BaseException as error:
             if not is_contained("on_start", error):
                 raise
@@ -87,18 +93,19 @@ class SentrySpanProcessor(SpanProcessor):
         collector."""
         function = getattr(span.record_exception, "__func__", None)
         if type(function) is _Recorder:
-            del span.record_exception
+            try:
+                del span.record_exception
+            except AttributeError:
+                return  # Another one of ours, which runs beside this, has done it meanwhile.
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand the span to the worker."""
         if self._detached:
             return
         try:
-            if not self._are_several:
+            # All processors get the same object.
+            if not self._are_several or _is_first(span, "_sentry_ended"):
                 self._bridge.ended(span)
-            elif not hasattr(span, "_sentry_has_it"):  # All processors get the same object.
-                self._bridge.ended(span)
-                span._sentry_has_it = True  # type: ignore[attr-defined]
         except BaseException as error:
             if not is_contained("on_end", error):
                 raise
@@ -125,6 +132,7 @@ class SentrySpanProcessor(SpanProcessor):
         """From now on do nothing, for providers that do not let a processor go."""
         self._detached = True
         coverage.remove(self)
+        SentrySpanProcessor._are_several = coverage.is_shared()
 
     def _record(self, span: Span, exception: BaseException, *args: Any, **kwargs: Any) -> None:
         """In place of the span's own `record_exception`: that, and the live exception for
@@ -146,3 +154,9 @@ class SentrySpanProcessor(SpanProcessor):
             caller = str(sys._getframe(2).f_globals.get("__name__"))
             on_purpose = not caller.startswith("opentelemetry.")
             self._bridge.issues.recorded(span, exception, on_purpose=on_purpose)
+
+
+def _is_first(span: ReadableSpan, mark: str) -> bool:
+    """Whether the span had no such *mark* yet; it has now. Processors may ask at the same time."""
+    mine = object()
+    return vars(span).setdefault(mark, mine) is mine

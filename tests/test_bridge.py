@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +16,22 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import (
+    ConcurrentMultiSpanProcessor,
+    ReadableSpan,
+    SpanProcessor,
+    TracerProvider,
+)
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanKind
 from sentry_sdk.utils import Dsn
 
 import otel_sentry_asgi
 from otel_sentry_asgi import _deciding, _guard, propagator, sentry
+from otel_sentry_asgi import processor as processor_module
 from otel_sentry_asgi._active import active
+from otel_sentry_asgi._coverage import MAX_ENTRIES, Coverage
 from otel_sentry_asgi._pipeline import IDLE_SLICE, LONG_SLICE, MANY, SLICE, Pipeline
 from otel_sentry_asgi._profiles import Profiles
 from otel_sentry_asgi._scope import current_exchange
@@ -689,8 +697,13 @@ def test_the_events_of_a_scope_that_outlives_its_request_are_clean_and_shown(
     serve: Callable[..., Service],
 ) -> None:
     """sentry-sdk takes a request's scopes into its threads, which may go on for long."""
-    shown: list[Any] = []
-    service, scopes = serve(on_payload=lambda one: shown.append(one) or one), list[Any]()
+    shown, scopes = list[Any](), list[Any]()
+
+    def look(payload: Any) -> Any:
+        shown.append(payload)
+        return payload
+
+    service = serve(on_payload=look)
 
     def say(event: Any, hint: Any) -> Any:
         event["contexts"]["shop"] = {"database": "postgresql://kim:opensesame@db/shop"}
@@ -761,3 +774,88 @@ def test_a_processor_takes_over_when_another_is_detached(serve: Callable[..., Se
     span.end()
     second.force_flush()
     assert [sent["transaction"] for sent in service.exporter.transactions] == ["span"]
+
+
+def test_processors_that_run_in_threads_send_everything_once(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever one does while another is in the middle of the same."""
+    service, processors = serve(), (SentrySpanProcessor(), SentrySpanProcessor())
+    other = TracerProvider(
+        active_span_processor=ConcurrentMultiSpanProcessor(2), shutdown_on_exit=False
+    )
+    bridge, calls = active(), list[str]()
+    assert bridge is not None
+    started, ended = bridge.started, bridge.ended
+
+    def starting(span: Any, context: Any) -> None:
+        calls.append("started")
+        # The second has looked before the first put its own there.
+        del span.record_exception
+        processors[1].on_start(span, context)
+        started(span, context)
+
+    def ending(span: Any) -> None:
+        calls.append("ended")
+        processors[1].on_end(span)
+        ended(span)
+
+    monkeypatch.setattr(bridge, "started", starting)
+    monkeypatch.setattr(bridge, "ended", ending)
+    for processor in processors:
+        other.add_span_processor(processor)
+    span: Any = other.get_tracer("shop").start_span("work")
+    span.end()
+    processors[0].force_flush()
+    assert calls == ["started", "ended"]
+    assert [sent["transaction"] for sent in service.exporter.transactions] == ["work"]
+    assert "record_exception" not in vars(span)
+
+
+def test_processors_that_run_in_threads_do_not_fail_the_end_of_a_span(
+    serve: Callable[..., Service],
+) -> None:
+    serve()
+
+    class Span:
+        """One whose attribute another thread takes away between the look and the deletion."""
+
+        record_exception = property(lambda self: MethodType(processor._recorder, self))
+
+    processor = SentrySpanProcessor()
+    span: Any = Span()
+    processor._on_ending(span)
+    assert span.record_exception is not None
+
+
+def test_spans_are_marked_only_while_a_provider_has_two(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor_module, "coverage", Coverage())
+    serve()
+    seen: list[Any] = []
+
+    class Last(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            seen.append(span)
+
+    other = TracerProvider(shutdown_on_exit=False)
+    first, second = SentrySpanProcessor(), SentrySpanProcessor()
+    for processor in (first, second, Last()):
+        other.add_span_processor(processor)
+    for _ in range(2):
+        other.get_tracer("shop").start_span("work").end()
+        second.detach()
+    assert ["_sentry_ended" in vars(span) for span in seen] == [True, False]
+
+
+def test_a_processor_that_two_providers_share_does_not_displace_others() -> None:
+    coverage, resources = Coverage(), [Resource({}), Resource({}), Resource({})]
+    coverage.add("theirs", resources[0])
+    for _ in range(MAX_ENTRIES):
+        coverage.add("mine", resources[1])
+        coverage.add("mine", resources[2])
+    assert coverage.covers(span("work", resource=resources[0]))
+    for _ in range(MAX_ENTRIES):
+        coverage.add("many", Resource({}))
+    assert not coverage.covers(span("work", resource=resources[0]))
