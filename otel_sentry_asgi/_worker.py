@@ -74,8 +74,13 @@ class Worker:
         if self._thread is None:
             self._start()
         if self._idle:
+            # What a signal handler raises comes at the end of a call or at the beginning of one of
+            # Python's. So there is none in between: nobody else would wake it any more.
             self._idle = False
-            _signal(self._wakeup)
+            try:
+                self._wakeup.release()
+            except RuntimeError:
+                return  # There is a signal already.
 
     def flush(self, timeout: float) -> bool:
         """Have everything that was queued before the call taken and flushed; False on timeout, and
@@ -127,8 +132,8 @@ class Worker:
             )
             if self._thread is not None:
                 return  # A finalizer that ran meanwhile has done it.
-            self._thread, self._wakeup = thread, wakeup
             try:
+                self._thread, self._wakeup = thread, wakeup
                 # In a context of its own: sentry-sdk has a thread inherit the scopes of the code
                 # that starts it, here those of whichever request came first.
                 contextvars.Context().run(thread.start)
@@ -136,6 +141,9 @@ class Worker:
                 # The interpreter is shutting down and starts no threads; `flush` does the work
                 # itself.
                 self._thread = None
+            except BaseException:
+                self._thread = None  # If it has begun all the same, that ends it.
+                raise
 
     def _run(self, wakeup: threading.Lock) -> None:
         """*wakeup* is this thread's own: one that was stopped takes no signal from the next."""
@@ -146,7 +154,7 @@ class Worker:
                 # First this, then a look at what waits: who puts something there in between sees
                 # it and wakes us.
                 self._idle = due is None or due - time.monotonic() > SOON
-                comes = self._idle and (self._queue or self._flushes or self._again)
+                comes = self._idle and self._waits()
                 wakeup.acquire(timeout=0.0 if comes else _until(due))
                 self._idle = self._again = False
                 due = self._one_turn()
@@ -154,9 +162,12 @@ class Worker:
             with self._start_lock:
                 if self._thread is thread:
                     self._thread = None
-            if self._flushes:  # Of somebody who came while it was stopped.
+            if self._waits():  # Of somebody who came while it was stopped.
                 self.wake()
             _signal(self._wakeup)  # A successor's: `_idle` is not what that has set any more.
+
+    def _waits(self) -> bool:
+        return bool(self._queue or self._flushes or self._again)
 
     def _one_turn(self, timeout: float = -1) -> float | None:
         if not self._turn_lock.acquire(timeout=timeout):

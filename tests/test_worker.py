@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from otel_sentry_asgi import _guard, _worker
 from otel_sentry_asgi._worker import Item, Worker
+from tests.support._wait import until
 
 PATIENCE = 10.0
 """Seconds. Only what is broken takes so long."""
@@ -259,6 +261,37 @@ def test_what_is_queued_after_a_stop_is_taken_too(worker: Worker, turns: Turns) 
     assert turns.wait_for((1,), (2,))
 
 
+def test_signals_that_nobody_has_waited_for_yet_are_one(worker: Worker, turns: Turns) -> None:
+    def signal() -> None:
+        """In a turn nobody waits."""
+        turns.answer = lambda: None
+        for number in (2, 3):
+            worker._idle = True
+            worker.put((number,), wake=True)
+
+    turns.answer = signal
+    worker.put((1,), wake=True)
+    assert turns.wait_for((1,), (2,), (3,))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_comes_while_the_thread_is_stopped_is_taken_too(
+    worker: Worker, turns: Turns, again: bool
+) -> None:
+    """It comes in a turn, and that is the thread's last."""
+
+    def stop() -> None:
+        turns.answer = lambda: None
+        worker.look_again() if again else worker.put((2,), wake=True)
+        assert not worker.stop(0.0)
+
+    turns.answer = stop
+    worker.put((1,), wake=True)
+    assert turns.wait_for((1,), *[] if again else [(2,)])
+    for _ in range(2):
+        assert turns.began.acquire(timeout=PATIENCE)
+
+
 def test_a_thread_that_could_not_be_stopped_in_time_is_not_joined_by_another(
     worker: Worker, turns: Turns, threads: Threads
 ) -> None:
@@ -377,6 +410,34 @@ class Interruption:
 _INTERRUPTED = {_worker.__file__, threading.__file__}
 
 
+class Signal:
+    """A profile function that raises once, like the handler of a signal: where the interpreter
+    looks for signals in the worker and in `threading`, for the time number *at*."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.has_come = False
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        if event not in ("call", "c_return") or self.has_come:
+            return
+        if frame.f_code.co_filename in _INTERRUPTED:
+            self._left -= 1
+            if self._left < 0:
+                self.has_come = True
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def raised_inside(at: int) -> Iterator[Signal]:
+    before, signal = sys.getprofile(), Signal(at)
+    sys.setprofile(signal)
+    try:
+        yield signal
+    finally:
+        sys.setprofile(before)
+
+
 def ends_though_interrupted(action: Callable[[], Any], trace: Interruption) -> bool:
     def run() -> None:
         sys.settrace(trace)
@@ -414,6 +475,27 @@ def test_a_signal_handler_may_flush_whatever_it_interrupts(flushes: bool) -> Non
 
 def _flush_into(results: list[bool], worker: Worker) -> None:
     results.append(worker.flush(PATIENCE))
+
+
+@pytest.mark.parametrize("sleeps", [False, True])
+def test_a_signal_handler_may_raise_whatever_it_interrupts(sleeps: bool) -> None:
+    """Of what comes next everything is taken."""
+    at = 0
+    comes = True
+    while comes:
+        turns = Turns()
+        worker = Worker(turns, max_queue=10)
+        if sleeps:
+            assert worker.flush(PATIENCE)
+            until(partial(getattr, worker, "_idle"), timeout=PATIENCE, describe=lambda: "no sleep")
+        with raised_inside(at) as signal, suppress(KeyboardInterrupt):
+            worker.put((1,), wake=True)
+        comes = signal.has_come
+        worker.put((2,), wake=True)
+        assert turns.wait_for((2,)), f"not taken at {at}"
+        assert worker.stop(PATIENCE)
+        at += 1
+    assert at > 3
 
 
 @pytest.mark.parametrize("flushes", [False, True])
