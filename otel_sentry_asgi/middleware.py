@@ -139,6 +139,8 @@ class _Request:
                 self._bridge.issues.crashed(error, exchange, mechanism)
         elif self._responding:
             exchange.cancelled = True  # The application gave up in the middle of a response.
+        elif self._opening and exchange.status_code is None:
+            exchange.status_code = 500  # So servers answer for an application that does not.
         exchange.finished = True
         if exchange.held:
             with _GUARD:
