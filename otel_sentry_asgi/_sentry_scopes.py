@@ -52,14 +52,15 @@ class RequestScopes:
         self._before = before = scopes.get_isolation_scope(), scopes.get_current_scope()
         self.isolation = isolation = before[0].fork()
         self.current = current = before[1].fork()
-        scopes.set_isolation_scope(isolation)
-        scopes.set_current_scope(current)
         isolation.clear_breadcrumbs()
         isolation._propagation_context, current._propagation_context = ScopeTrace(of), None
         current.add_event_processor(processor)
         _forget_name(current)
         self._session = isolation._session = _session(client, isolation)
         self._applied = _silence_sdk(client.options, current)
+        # Last: where something fails before, all is as it was.
+        scopes.set_isolation_scope(isolation)
+        scopes.set_current_scope(current)
 
     def end(self) -> RequestSession | None:
         """Restore what was in force, where these scopes still are: each context has its own. Gives

@@ -171,14 +171,18 @@ class _Request:
             self._bridge.leave(exchange, self._previous)
 
     def _begin(self, client: Any) -> None:
-        exchange = self._unit_of_outer_layer() or Exchange(None)
-        exchange.asgi_scope = self._scope
-        exchange.current = _current() or exchange.current
+        exchange = unit = self._unit_of_outer_layer()
+        if exchange is None:
+            exchange = Exchange(None)
         of = weakref.ref(exchange)
         finish = MethodType(self._bridge.events.finish, of)
         self._scopes = scopes = sentry_scopes.RequestScopes(finish, of, client)
+        self._exchange = exchange  # From here on there is something to take down.
+        if unit is not None:
+            self._previous, unit.previous = unit.previous, None
+        exchange.asgi_scope = self._scope
+        exchange.current = _current() or exchange.current
         exchange.sentry_scope, exchange.current_scope = scopes.isolation, scopes.current
-        self._exchange = exchange
         self._token = current_exchange.set(exchange)
         self._scope[MARK] = True
         self.send = self._noting_send
@@ -194,10 +198,7 @@ class _Request:
         unit = current_exchange.get()
         if unit is None or unit.is_request or unit.root is None:
             return None
-        if unit.root.kind is not SpanKind.SERVER:
-            return None
-        self._previous, unit.previous = unit.previous, None
-        return unit
+        return unit if unit.root.kind is SpanKind.SERVER else None
 
     def _noting_send(self, message: Message) -> Awaitable[None]:
         exchange = self._exchange

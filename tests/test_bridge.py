@@ -5,6 +5,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from types import MethodType, SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from opentelemetry.trace import SpanKind
 from sentry_sdk.utils import Dsn
 
 import otel_sentry_asgi
-from otel_sentry_asgi import _deciding, _guard, propagator, sentry
+from otel_sentry_asgi import _deciding, _guard, _sentry_scopes, propagator, sentry
 from otel_sentry_asgi import processor as processor_module
 from otel_sentry_asgi._active import active
 from otel_sentry_asgi._coverage import MAX_ENTRIES, Coverage
@@ -723,6 +724,39 @@ def test_the_events_of_a_scope_that_outlives_its_request_are_clean_and_shown(
     sent = service.items("event") + service.items("transaction")
     assert [one["contexts"]["shop"]["database"].count("opensesame") for one in sent] == [0, 0]
     assert [one["message"] for one in shown] == ["late"]
+
+
+@pytest.mark.parametrize("has_span", [False, True])
+def test_a_request_whose_scopes_cannot_be_made_runs_as_if_nobody_looked(
+    serve: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, has_span: bool
+) -> None:
+    """Whatever is current, before it and after it; also where OTel's server span is outside."""
+    failed: list[str] = []
+    monkeypatch.setattr(_guard, "on_failure", lambda where, _: failed.append(where))
+    service, seen = serve(), list[Any]()
+    monkeypatch.setattr(_sentry_scopes, "_session", fails)
+
+    def current() -> tuple[Any, ...]:
+        scopes = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
+        return *scopes, current_exchange.get()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(current())
+
+    async def request() -> None:
+        before = current()
+        span = partial(service.tracer.start_as_current_span, "request", kind=SpanKind.SERVER)
+        with span() if has_span else nullcontext():
+            outside = current()
+            await SentryMiddleware(app)({"type": "http", "path": "/"}, nothing, nothing)
+            assert seen == [outside]
+            assert current() == outside
+        assert current() == before
+
+    asyncio.run(request())
+    service.provider.force_flush()
+    assert failed == ["request"]
+    assert len(service.exporter.transactions) == has_span
 
 
 # -- several processors ---------------------------------------------------------------------------
