@@ -394,12 +394,14 @@ def to_error(error: BaseException, *, mechanism: str, handled: bool) -> tuple[Er
 
 
 def capture(event: Any, hint: Data) -> None:
-    """Give an event to the client."""
+    """Give an event of ours to the client. What one piece of work has reported is no duplicate in
+    the next, though both run in one context."""
+    forget_last_error()
     sentry_sdk.capture_event(event, hint=hint)
 
 
 def forget_last_error() -> None:
-    """Have sentry-sdk not take the exception that it saw last for a duplicate: it was not sent."""
+    """Have sentry-sdk not take the exception that it saw last for a duplicate."""
     DedupeIntegration.reset_last_seen()
 
 

@@ -363,3 +363,12 @@ def test_what_is_logged_in_the_context_of_another_request_is_what_one_has_report
     assert process(another, logger) is None
     assert process(another, "shop") is not None
     assert len(service.errors) == 1
+
+
+def test_what_units_of_work_in_one_context_raise_is_an_issue_of_each(service: Service) -> None:
+    """A consumer's loop, say. sentry-sdk takes what it saw last in a context for a duplicate."""
+    error = ShopError("closed")
+    for _ in range(3):
+        with suppress(ShopError), service.tracer.start_as_current_span("job"):
+            raise error
+    assert service.errors == [("closed", False)] * 3
