@@ -29,6 +29,7 @@ from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._scope import Exchange, reset
 from otel_sentry_asgi._sessions import Key
+from otel_sentry_asgi.sentry import global_client
 
 try:
     from sentry_sdk.traces import NoOpStreamedSpan
@@ -195,7 +196,7 @@ def _session(client: Any, isolation_scope: Any) -> RequestSession | None:
     if not wanted or not release:
         return None
     session = RequestSession(str(release), str(given.get("environment") or ""))
-    if client is not sdk_scope.Scope.get_global_scope().client:
+    if client is not global_client():
         session.client = weakref.ref(client)
     return session
 
@@ -209,7 +210,7 @@ def send_sessions(counts: Mapping[Key, Mapping[str, int]]) -> None:
     release and environment."""
     clients: dict[Any, dict[tuple[str, str], list[Data]]] = {}
     for (release, environment, minute, of), how in counts.items():
-        client = sentry_sdk.get_client() if of is None else of()
+        client = global_client() if of is None else of()
         aggregate = {"started": format_timestamp(_minute(minute)), **how}
         items = clients.setdefault(client, {})
         items.setdefault((release, environment), []).append(aggregate)

@@ -48,12 +48,19 @@ EventProcessor = Callable[[Any, Any], Any]
 
 
 active_client: Callable[[], Any] = sdk_scope.Scope.get_client
-"""The client that is active now: one that does nothing if there is none."""
+"""The client that is active now, for what belongs to a piece of work: one that does nothing if
+there is none."""
+
+
+def global_client() -> Any:
+    """The client for what belongs to the process: backpressure, and sessions without a client of
+    their own. Whichever work is under way in that moment may have another."""
+    return sdk_scope.Scope.get_global_scope().client
 
 
 def why_inert() -> str | None:
     """Why nothing can be sent, or None if it can."""
-    client = sentry_sdk.get_client()
+    client = active_client()
     if not client.is_active():
         return "sentry_sdk.init() has not been called"
     if client.transport is None and not getattr(client, "spotlight", None):
@@ -82,7 +89,8 @@ def have_scopes() -> None:
 
 def options() -> Mapping[str, Any]:
     """The options of the client that is active now."""
-    return sentry_sdk.get_client().options
+    given: Mapping[str, Any] = active_client().options
+    return given
 
 
 def tracing() -> tuple[object, TracesSampler | None]:
@@ -112,13 +120,13 @@ def _tracing(given: Mapping[str, Any]) -> tuple[object, TracesSampler | None]:
 
 def takes_logging() -> bool:
     """Whether sentry-sdk's own integration takes the records of Python's `logging`."""
-    return sentry_sdk.get_client().get_integration("logging") is not None
+    return active_client().get_integration("logging") is not None
 
 
 def takes_logs() -> bool:
     """Whether the client is to send structured logs, and sentry-sdk has a way that takes their
     ids. Newer clients would send them unasked: they look at `enable_logs` in an integration."""
-    client = sentry_sdk.get_client()
+    client = active_client()
     given: Mapping[str, Any] = client.options
     if not (given.get("enable_logs") or (given.get("_experiments") or {}).get("enable_logs")):
         return False
@@ -146,7 +154,7 @@ def ignored_statuses() -> Collection[int]:
 def handles_backpressure() -> bool:
     """Whether the global client does (`enable_backpressure_handling`): it is for all requests. Sees
     to it that its monitor is at work."""
-    monitor = sentry_sdk.get_global_scope().client.monitor
+    monitor = global_client().monitor
     if monitor is None:
         return False
     monitor.is_healthy()
@@ -190,7 +198,7 @@ def _is_sentry(url: str) -> bool:
 
 def facts() -> ClientFacts | None:
     """What the client contributes to a dynamic sampling context; None without a DSN."""
-    client = sentry_sdk.get_client()
+    client = active_client()
     dsn = _dsn()
     if dsn is None:
         return None
@@ -222,7 +230,7 @@ def base_url(dsn: Dsn) -> str:
 
 def _dsn() -> Dsn | None:
     """The client's DSN. A transport of the user's own may not have parsed it."""
-    client = sentry_sdk.get_client()
+    client = active_client()
     parsed = getattr(client, "parsed_dsn", None)
     if parsed is not None or not client.dsn:
         return parsed
@@ -288,7 +296,7 @@ def policy(settings: Settings) -> Policy:
     """The policy that the client's options and ours ask for. The latest are remembered: clients of
     several requests may take turns."""
     global _policies
-    given = _deciding(sentry_sdk.get_client())
+    given = _deciding(active_client())
     for known in _policies:
         if known[0] == given and known[1] is settings:
             return known[2]
@@ -407,9 +415,9 @@ def forget_last_error() -> None:
 
 def record_lost(reason: str, category: str, quantity: int) -> None:
     """Put a loss into the client's next client report."""
-    transport = sentry_sdk.get_client().transport
+    transport = active_client().transport
     if transport is not None and quantity > 0:
-        transport.record_lost_event(reason, data_category=category, quantity=quantity)  # type: ignore[arg-type]
+        transport.record_lost_event(reason, data_category=category, quantity=quantity)
 
 
 def lose(reason: str, counts: Sequence[tuple[str, int]]) -> None:
@@ -430,18 +438,18 @@ def ends_with(processor: Callable[..., Any]) -> bool:
 
 
 def begin_in_child() -> None:
-    """After a fork: give the client a transport of its own, if it is sentry-sdk's plain one. The
-    inherited one would send what its parent has queued a second time, over its parent's
+    """After a fork: give the clients transports of their own, if they are sentry-sdk's plain ones.
+    The inherited ones would send what their parent has queued a second time, over its
     connections, and wait for locks that nobody in this process holds."""
-    client = sentry_sdk.get_client()
-    if type(client.transport) is HttpTransport:
-        client.transport = HttpTransport(client.options)
+    for client in {global_client(), active_client()}:
+        if type(client.transport) is HttpTransport:
+            client.transport = HttpTransport(client.options)
 
 
 def shorten_exit(waited: float) -> None:
     """The process ends and *waited* seconds for Sentry in vain: so much less is left for the
     client's exit handler, which comes next and would begin anew."""
-    given = sentry_sdk.get_client().options
+    given = active_client().options
     if "shutdown_timeout" in given:
         given["shutdown_timeout"] = max(0.0, shutdown_timeout() - waited)
 

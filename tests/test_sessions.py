@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentry_sdk.session import Session
 
-from otel_sentry_asgi import _guard
+from otel_sentry_asgi import _guard, sentry
 from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._sessions import EVERY, Key, Sessions
@@ -128,9 +128,11 @@ def test_the_counts_are_those_of_sentry_sdk(
         theirs.client.capture_session(other)
 
     theirs.client.session_flusher.flush()
-    with sentry_sdk.new_scope() as scope:
-        scope.set_client(ours.client)
+    sentry_sdk.get_global_scope().set_client(ours.client)
+    try:
         sessions.flush()
+    finally:
+        sentry_sdk.get_global_scope().set_client(None)
 
     assert _by_attributes(ours.payloads) == _by_attributes(theirs.payloads)
 
@@ -202,6 +204,39 @@ def test_counts_go_to_the_client_whose_release_they_have() -> None:
     assert _by_attributes(ours.payloads) == {counted("shop@1.0"): {"exited": 1}}
     assert _by_attributes(theirs.payloads) == {counted("tenant@2.0"): {"exited": 2}}
     assert failed == ["sessions"]
+
+
+def test_counts_of_the_global_client_go_there_whoever_sends_them() -> None:
+    """The worker's thread, but at the end of the process whichever closes the bridge."""
+    ours, theirs = Envelopes(release="shop@1.0"), Envelopes(release="tenant@2.0")
+    sessions = Sessions(HandClock(), sentry_scopes.send_sessions)
+    sentry_sdk.get_global_scope().set_client(ours.client)
+    try:
+        session = session_of(ours.client)
+        sessions.add(session.key, session.how)
+        with sentry_sdk.new_scope() as scope:
+            scope.set_client(theirs.client)
+            sessions.flush()
+    finally:
+        sentry_sdk.get_global_scope().set_client(None)
+    assert (len(ours.payloads), theirs.payloads) == (1, [])
+
+
+def test_a_forked_child_has_new_transports_for_the_global_client_and_the_active_one() -> None:
+    clients = [sentry_sdk.Client(dsn="http://public@127.0.0.1:9/1") for _ in range(2)]
+    inherited = [client.transport for client in clients]
+    sentry_sdk.get_global_scope().set_client(clients[0])
+    try:
+        with sentry_sdk.new_scope() as scope:
+            scope.set_client(clients[1])
+            sentry.begin_in_child()
+    finally:
+        sentry_sdk.get_global_scope().set_client(None)
+    assert [one.transport is was for one, was in zip(clients, inherited, strict=True)] == [
+        False
+    ] * 2
+    for client in clients:
+        client.close()
 
 
 def counted(release: str) -> tuple[tuple[str, str], ...]:
