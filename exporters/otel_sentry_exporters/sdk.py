@@ -4,6 +4,7 @@ reports."""
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ class SdkExporter:
     the client's: they do not have the profile of a transaction that a hook has dropped.
     """
 
+    def __init__(self) -> None:
+        self.lost: Counter[str] = Counter()
+        """Spans that a client which has been closed does not take, by discard reason."""
+
     def export(self, transaction: Clean[Transaction], origin: Origin) -> None:
         """Queue the transaction in the client's transport."""
         event: Any = transaction.payload
@@ -33,7 +38,11 @@ class SdkExporter:
                 stack.enter_context(use_isolation_scope(origin.isolation_scope))
             if origin.current_scope is not None:
                 stack.enter_context(use_scope(origin.current_scope))
-            sentry_sdk.capture_event(event)
+            client: Any = sentry_sdk.get_client()
+            if client.transport is None and not getattr(client, "spotlight", None):
+                self.lost["network_error"] += len(event["spans"]) + 1
+            else:
+                sentry_sdk.capture_event(event)
 
     def force_flush(self, timeout: float) -> bool:
         """Wait for the client's transport, see `flush_client`."""

@@ -709,10 +709,12 @@ def test_without_a_client_nothing_happens(exporter: EnvelopeExporter) -> None:
     assert exporter.force_flush(LONG)
 
 
+@pytest.mark.parametrize("kind", [EnvelopeExporter, SdkExporter])
 def test_what_comes_for_a_client_that_was_closed_is_lost(
-    sentry: FakeSentry, exporter: EnvelopeExporter
+    sentry: FakeSentry, kind: type[EnvelopeExporter | SdkExporter]
 ) -> None:
     init(sentry.dsn).close(timeout=0)
+    exporter = kind()
     exporter.export(transaction(2), NOWHERE)
     assert exporter.lost == {"network_error": 3}
     assert sentry.uploads == []
