@@ -14,7 +14,7 @@ from html import escape
 from operator import itemgetter
 from typing import Any
 
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
@@ -111,11 +111,11 @@ class SentryPropagator(TextMapPropagator):
                 sent = outgoing(span.get_span_context(), context)
                 if sent is not None:
                     header, members = sent
-                    setter.set(carrier, SENTRY_TRACE, header)
+                    _set(carrier, SENTRY_TRACE, header, setter)
                     if members:
                         self._look_behind()
                         key, existing = _existing_baggage(carrier, context)
-                        setter.set(carrier, key, merge_baggage(existing, members))
+                        _set(carrier, key, merge_baggage(existing, members), setter)
 
     @property
     def fields(self) -> set[str]:
@@ -234,16 +234,32 @@ def _decision_without_span(span_context: SpanContext) -> Decision:
     return Decision(False, min(rate, decision.sample_rand), decision.sample_rand)
 
 
+def _set(carrier: Any, key: str, value: str, setter: Setter[Any]) -> None:
+    """Have a header with this value only: setters of lists append, and readers take the first."""
+    before = _named(carrier, key) if isinstance(carrier, list) else []
+    setter.set(carrier, key, value)
+    if before and len(_named(carrier, key)) > len(before):
+        carrier[:] = [item for item in carrier if all(item is not one for one in before)]
+
+
+def _named(carrier: list[Any], key: str) -> list[Any]:
+    return [item for item in carrier if _pair(item)[0].lower() == key.lower()]
+
+
 def _existing_baggage(carrier: Any, context: Context | None) -> tuple[str, str]:
     """Name and value of the carrier's `baggage` so far. Of a carrier that does not let itself be
-    read, what OTel's own propagator writes."""
+    read, or has it in a form of its own, what OTel's propagator has written."""
     pairs = carrier.items() if isinstance(carrier, Mapping) else carrier
     if isinstance(pairs, Iterable):
         found = [(key, value) for key, value in map(_pair, pairs) if key.lower() == BAGGAGE]
-        key = BAGGAGE if not found or any(name == BAGGAGE for name, _ in found) else found[0][0]
-        return key, ",".join(value for _, value in found)
+        if found:
+            key = BAGGAGE if any(name == BAGGAGE for name, _ in found) else found[0][0]
+            return key, ",".join(value for _, value in found)
     written: dict[str, str] = {}
-    W3CBaggagePropagator().inject(written, context)
+    if baggage.get_all(context):
+        for one in members_of(propagate.get_global_textmap()):
+            if isinstance(one, W3CBaggagePropagator):
+                one.inject(written, context)
     return BAGGAGE, written.get(BAGGAGE, "")
 
 

@@ -397,17 +397,84 @@ def test_a_header_that_the_application_wrote_is_kept(start: Init, key: str) -> N
             assert "old" not in carrier[key]
 
 
-def test_pairs_of_bytes_are_read(start: Init) -> None:
+class Append(Setter[Any]):
+    """As OTel's instrumentations of Kafka clients have it."""
+
+    def set(self, carrier: Any, key: str, value: str) -> None:
+        carrier.append((key, value.encode()))
+
+
+def test_a_list_of_headers_has_each_of_ours_once(start: Init) -> None:
+    """Also where they are those of a message that came, and setters append."""
+    start()
+    context = baggage.set_baggage("tenant", "a")
+    carrier: list[Any] = [("Baggage", b"mine=1"), ("odd",), (1, 2), ("sentry-trace", b"old")]
+    odd = carrier[1:3]
+    with PROVIDER.get_tracer("shop").start_as_current_span("call", context) as span:
+        context = trace.set_span_in_context(span, context)
+        propagate.inject(carrier, context, setter=Append())
+    found = [(name, value) for name, value in carrier[2:] if name != "traceparent"]
+    assert carrier[:2] == odd
+    assert [name.lower() for name, _ in found] == ["sentry-trace", "baggage"]
+    assert found[0][1].startswith(f"{span.get_span_context().trace_id:032x}".encode())
+    assert found[1][1].startswith(b"mine=1,tenant=a,sentry-trace_id=")
+
+
+def test_a_list_of_bytes_is_read(start: Init) -> None:
     start()
 
-    class Append(Setter[Any]):
+    class AppendBytes(Setter[Any]):
         def set(self, carrier: Any, key: str, value: str) -> None:
             carrier.append((key.encode(), value.encode()))
 
-    carrier: list[Any] = [(b"baggage", b"mine=1"), ("odd",), (1, 2)]
+    carrier: list[Any] = [(b"baggage", b"mine=1")]
     with PROVIDER.get_tracer("shop").start_as_current_span("call"):
-        propagate.inject(carrier, setter=Append())
-    assert carrier[-1][1].startswith(b"mine=1,sentry-trace_id=")
+        propagate.inject(carrier, setter=AppendBytes())
+    values = [value for name, value in carrier if name == b"baggage"]
+    assert [value[:23] for value in values] == [b"mine=1,sentry-trace_id="]
+
+
+def test_what_a_full_carrier_does_not_take_takes_nothing_away(start: Init) -> None:
+    """Some brokers take ten headers and no more."""
+    start()
+
+    class Full(Setter[Any]):
+        def set(self, carrier: Any, key: str, value: str) -> None:
+            """Nothing."""
+
+    carrier: list[Any] = [("baggage", "mine=1"), ("sentry-trace", "old")]
+    before = list(carrier)
+    with PROVIDER.get_tracer("shop").start_as_current_span("call"):
+        propagate.inject(carrier, setter=Full())
+    assert carrier == before
+
+
+class Attributes(Setter[Any]):
+    """As OTel's instrumentations of SQS and SNS have it."""
+
+    def set(self, carrier: Any, key: str, value: str) -> None:
+        carrier[key] = {"StringValue": value, "DataType": "String"}
+
+
+@pytest.mark.parametrize("otels", [True, False])
+def test_baggage_that_otel_has_written_in_its_own_way_is_kept(otels: bool, start: Init) -> None:
+    """And where OTel does not send any, there is none."""
+    before = propagate.get_global_textmap()
+    if not otels:
+        propagate.set_global_textmap(TraceContextTextMapPropagator())
+    try:
+        start()
+        context = baggage.set_baggage("tenant", "a")
+        carrier: dict[str, Any] = {}
+        with PROVIDER.get_tracer("shop").start_as_current_span("call", context) as span:
+            context = trace.set_span_in_context(span, context)
+            propagate.inject(carrier, context, setter=Attributes())
+        written = carrier["baggage"]["StringValue"]
+        assert written.startswith("tenant=a," if otels else "sentry-trace_id=")
+        assert "sentry-trace_id=" in written
+        otel_sentry_asgi.uninstrument()
+    finally:
+        propagate.set_global_textmap(before)
 
 
 def test_outside_of_a_trace_nothing_is_written(start: Init) -> None:
