@@ -14,10 +14,12 @@ from otel_sentry_asgi import _sentry_scopes as sentry_scopes
 from otel_sentry_asgi import sentry
 from otel_sentry_asgi._dsc import continued, received_rand, sampling_context, to_number
 from otel_sentry_asgi._guard import is_contained
+from otel_sentry_asgi._policy import Policy
 from otel_sentry_asgi._received import Received
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._translate.request import path_in, root_path_in, route_in
-from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
+from otel_sentry_asgi._translate.segment import MAX_NAME, RequestFacts, transaction_name
+from otel_sentry_asgi._translate.text import to_text
 from otel_sentry_asgi.sampling import Decision, Decisions, consistent, decide, rate_of, sample_rand
 
 
@@ -99,33 +101,35 @@ def otel_sampler() -> Sampler | None:
 
 
 def context_of(
-    decisions: Decisions, trace_id: int, exchange: Exchange | None
+    decisions: Decisions, trace_id: int, exchange: Exchange | None, policy: Policy | None = None
 ) -> dict[str, str] | None:
-    """The dynamic sampling context of a trace as it is known now in *exchange*; it may yet
-    change."""
+    """The dynamic sampling context of a trace as it is known now in *exchange*, with the name as
+    *policy* leaves it; it may yet change."""
     frozen = decisions.frozen(trace_id)
     if frozen is not None:
         return dict(frozen) or None
     context = sampling_context(trace_id, sentry.facts(), decisions.get(trace_id))
-    name = name_in(exchange, trace_id) if context is not None else None
+    name = name_in(exchange, trace_id, policy) if context is not None else None
     return {**context, "transaction": name} if context is not None and name else context
 
 
-def name_in(exchange: Exchange | None, trace_id: int) -> str | None:
+def name_in(exchange: Exchange | None, trace_id: int, policy: Policy | None) -> str | None:
     """The name of the exchange's transaction, as far as it is known, unless it is a raw path or of
-    another trace."""
+    another trace; cleaned as that of the transaction will be."""
     root = exchange.root if exchange is not None else None
     if exchange is None or root is None or root.context.trace_id != trace_id:
         return None
-    by_hand = sentry_scopes.name_set_by_hand(exchange.current_scope)
-    if by_hand is not None:
-        return by_hand
-    scope = exchange.asgi_scope or {}
-    facts = RequestFacts(
-        route=route_in(scope),
-        path=path_in(scope) or None,
-        root_path=root_path_in(scope),
-        websocket=scope.get("type") == "websocket",
-    )
-    name, source = transaction_name(root, facts=facts)
-    return name if source != "url" else None
+    name = sentry_scopes.name_set_by_hand(exchange.current_scope)
+    if name is None:
+        scope = exchange.asgi_scope or {}
+        facts = RequestFacts(
+            route=route_in(scope),
+            path=path_in(scope) or None,
+            root_path=root_path_in(scope),
+            websocket=scope.get("type") == "websocket",
+        )
+        name, source = transaction_name(root, facts=facts)
+        if source == "url":
+            return None
+    name = to_text(name, MAX_NAME)
+    return name if policy is None else policy.label(name, root.attributes or {})

@@ -24,6 +24,7 @@ from sentry_sdk.session import Session
 from sentry_sdk.tracing_utils import Baggage, PropagationContext
 from sentry_sdk.utils import format_timestamp
 
+from otel_sentry_asgi import sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data
@@ -117,7 +118,8 @@ class ScopeTrace(PropagationContext):
         context, bridge = self._context(), active()
         if context is not None and bridge is not None:
             with contained("trace of a scope"):
-                return context_of(bridge.decisions, context.trace_id, self._of())
+                policy = sentry.policy(bridge.settings)
+                return context_of(bridge.decisions, context.trace_id, self._of(), policy)
         return getattr(super(), "dynamic_sampling_context", None)
 
     @dynamic_sampling_context.setter

@@ -216,10 +216,10 @@ def outgoing(
     if received is not None:
         return header, received.context
     members = sampling_context(trace_id, sentry.facts(), decision) or {}
-    name = name_in(current_exchange.get(), trace_id)
-    if name and members:
-        members["transaction"] = name
-    if bridge is not None and members:
+    if members and bridge is not None:
+        name = name_in(current_exchange.get(), trace_id, sentry.policy(bridge.settings))
+        if name:
+            members["transaction"] = name
         bridge.decisions.freeze(trace_id, members)
     return header, members
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from opentelemetry import baggage, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import attach, detach
 from opentelemetry.context.context import Context
-from opentelemetry.instrumentation.asgi import ASGIGetter, asgi_getter
+from opentelemetry.instrumentation.asgi import ASGIGetter, OpenTelemetryMiddleware, asgi_getter
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Setter
 from opentelemetry.sdk.trace import TracerProvider
@@ -505,6 +506,83 @@ def test_it_can_be_left_out(start: Init) -> None:
     start({"propagate": False})
     assert propagate.get_global_textmap() is before
     assert "sentry-trace" not in served({})
+
+
+# -- the name --------------------------------------------------------------------------------------
+
+ASGI = {
+    "type": "http",
+    "method": "GET",
+    "scheme": "http",
+    "path": "/x",
+    "query_string": b"",
+    "headers": [],
+    "server": ("shop", 80),
+}
+
+
+def told(
+    name: str, source: str | None = None, attributes: dict[str, str] | None = None
+) -> dict[str, str | None]:
+    """The transaction's name in what leaves a request that calls itself so: in the headers that
+    OTel's clients and sentry-sdk's own write, and in what sentry-sdk has of the trace."""
+    found: dict[str, str | None] = {}
+
+    async def call(_scope: Any, _receive: Any, send: Any) -> None:
+        trace.get_current_span().set_attributes(attributes or {})
+        scope = sentry_sdk.get_current_scope()
+        if name:
+            scope.set_transaction_name(name, source=source)
+        isolation = sentry_sdk.get_isolation_scope()
+        known = isolation._propagation_context.dynamic_sampling_context  # type: ignore[union-attr]
+        found["scope"] = (known or {}).get("transaction")
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        headers = [carrier["baggage"], sentry_sdk.get_baggage() or ""]
+        found["header"], found["get_baggage"] = (
+            parse_baggage([header]).get("transaction") for header in headers
+        )
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(_message: Any) -> None:
+        """Nowhere."""
+
+    app = OpenTelemetryMiddleware(call, tracer_provider=PROVIDER)
+    asyncio.run(app(dict(ASGI), receive, send))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "told_as"),
+    [
+        ("checkout", None, "checkout"),
+        ("https://me:pw@shop/pay?card=4111", None, "https://shop/pay"),
+        ("/pay?card=4111", "custom", "/pay"),
+        ("x" * 9_000, None, "x" * 200),
+        ("caf\ud800", None, "caf?"),
+        ("a\r\nSet-Cookie: b", None, "a\r\nSet-Cookie: b"),
+        ("/pay/4111", "url", None),
+        ("", None, None),
+    ],
+)
+def test_the_name_that_goes_out_is_the_one_of_events(
+    start: Init, name: str, source: str | None, told_as: str | None
+) -> None:
+    """Cleaned and cut, and never a raw path."""
+    start()
+    assert told(name, source) == dict.fromkeys(("scope", "header", "get_baggage"), told_as)
+
+
+def test_a_statement_that_names_a_request_goes_out_without_its_literals(start: Init) -> None:
+    start()
+    statement = "SELECT * FROM cards WHERE number = '4111'"
+    found = told(statement, attributes={"db.system": "postgresql", "db.statement": statement})
+    plain = "SELECT * FROM cards WHERE number = ?"
+    assert found == dict.fromkeys(("scope", "header", "get_baggage"), plain)
 
 
 # -- a page ----------------------------------------------------------------------------------------
