@@ -40,6 +40,17 @@ except ImportError:  # Before stream mode.
 EventProcessor = Callable[[Any, Any], Any]
 
 
+class CurrentScope(sdk_scope.Scope):
+    """The current scope of a request. A name that comes without a source is the application's:
+    sentry-sdk leaves it the source that an integration gave with its name before."""
+
+    __slots__ = ()
+
+    def set_transaction_name(self, name: str, source: str | None = None) -> None:
+        """As sentry-sdk has it; the source as text."""
+        super().set_transaction_name(name, getattr(source, "value", source) or "custom")
+
+
 class RequestScopes:
     """Forks of Sentry's isolation and current scope, and a session, for the duration of a request.
 
@@ -56,6 +67,8 @@ class RequestScopes:
         self.current = current = before[1].fork()
         isolation.clear_breadcrumbs()
         isolation._propagation_context, current._propagation_context = ScopeTrace(of), None
+        if type(current) is scopes:
+            current.__class__ = CurrentScope
         current.add_event_processor(processor)
         _forget_name(current)
         self._session = isolation._session = _session(client, isolation)
@@ -279,9 +292,10 @@ def restore_isolation(forked: Any, before: Any) -> None:
 def name_set_by_hand(current_scope: Any) -> str | None:
     """The transaction name that the application, not an integration, set on a request's scope.
 
-    Integrations say where their name comes from (`route`, `url`, `component`), and a transaction of
-    sentry-sdk's own leaves its name behind, with its source as sentry-sdk's enumeration has it.
-    sentry-sdk has a setter for the name only, so the attribute behind it is read.
+    Integrations say where their name comes from (`route`, `url`, `component`), `CurrentScope` says
+    `custom` of what comes without, and a transaction of sentry-sdk's own leaves its name behind,
+    with its source as sentry-sdk's enumeration has it. sentry-sdk has a setter for the name only,
+    so the attribute behind it is read.
     """
     name = getattr(current_scope, "_transaction", None)
     source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")

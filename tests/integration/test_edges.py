@@ -12,10 +12,12 @@ from typing import Any
 import httpx
 import pytest
 import sentry_sdk
+from fastapi import FastAPI
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
 from sentry_sdk.integrations.fastapi import FastApiIntegration
 from sentry_sdk.integrations.starlette import StarletteIntegration
+from sentry_sdk.tracing import TransactionSource
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
@@ -425,6 +427,41 @@ def test_the_handlers_own_name_wins(init: Init, provider: TracerProvider, kent: 
     (transaction,) = kent.transactions()
     assert transaction.body["transaction"] == "checkout"
     assert transaction.envelope["trace"]["transaction"] == "checkout"
+
+
+@pytest.mark.parametrize("source", [None, "custom", TransactionSource.CUSTOM])
+@pytest.mark.parametrize("style", ["url", "endpoint"])
+def test_the_handlers_own_name_wins_over_that_of_an_integration(
+    style: str, source: str | None, init: Init, provider: TracerProvider, kent: Kent
+) -> None:
+    """Which sentry-sdk's integrations set before they call it, with a source."""
+    init(
+        integrations=[
+            StarletteIntegration(transaction_style=style),
+            FastApiIntegration(transaction_style=style),
+        ],
+    )
+    otel_sentry_asgi.instrument(tracer_provider=provider)
+    app = FastAPI()
+
+    @app.get("/pay/{number}")
+    def pay(number: str) -> None:
+        if number == "named":
+            sentry_sdk.get_current_scope().set_transaction_name("checkout", source=source)
+        sentry_sdk.capture_message(number)
+
+    wrapped = OpenTelemetryMiddleware(app, tracer_provider=provider)
+    for number in ("named", "plain"):
+        call(wrapped, {**HTTP, "path": f"/pay/{number}", "root_path": ""})
+    provider.force_flush()
+    sentry_sdk.flush()
+
+    names = {title(item.body): item.body["transaction"] for item in kent.errors()}
+    assert names == {"named": "checkout", "plain": "GET /pay/{number}"}
+    assert sorted(item.body["transaction"] for item in kent.transactions()) == [
+        "GET /pay/{number}",
+        "checkout",
+    ]
 
 
 def test_work_outside_of_requests(init: Init, provider: TracerProvider, kent: Kent) -> None:
