@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._patterns import later
+from otel_sentry_asgi._translate.text import encodable
 from otel_sentry_asgi.sampling import Decision, rand_between, to_rate
 
 PREFIX = "sentry-"
@@ -75,19 +76,24 @@ def _decided(decision: Decision) -> dict[str, str]:
 
 
 def continued(context: Mapping[str, str], decision: Decision, *, changed: bool) -> dict[str, str]:
-    """The context of a trace that came from elsewhere: as received, with what it did not say yet,
-    and with what was decided here where that *changed* it. An empty one stays empty."""
+    """The context of a trace that came from elsewhere: as received, with what it did not say yet
+    (a number that is none says nothing), and with what was decided here where that *changed* it.
+    An empty one stays empty."""
     if not context or decision.sample_rate is None:
         return dict(context)
     here = _decided(decision)
-    return {**context, **here} if changed else {**here, **context}
+    if changed:
+        return {**context, **here}
+    numbers = {"sample_rate": to_number, "sample_rand": to_rand}
+    is_none = {key for key, read in numbers.items() if read(context.get(key)) is None}
+    return {**here, **{key: value for key, value in context.items() if key not in is_none}}
 
 
 def received_rand(trace_id: int, context: Mapping[str, str], sampled: bool | None) -> float | None:
     """The `sample_rand` of a trace that came with a context: what it says, else a number that fits
     its decision; None where nothing is known."""
-    rand = to_number(context.get("sample_rand"))
-    if rand is not None and rand < 1.0:
+    rand = to_rand(context.get("sample_rand"))
+    if rand is not None:
         return int(round(rand * 1_000_000, 3)) / 1_000_000
     rate = to_number(context.get("sample_rate"))
     if rate is None or sampled is None:
@@ -101,6 +107,12 @@ def to_number(text: str | None) -> float | None:
         return to_rate(float(text)) if text else None
     except ValueError:
         return None
+
+
+def to_rand(text: str | None) -> float | None:
+    """A random number as headers carry it; None if it is not in [0, 1)."""
+    number = to_number(text)
+    return number if number is not None and number < 1.0 else None
 
 
 def may_continue(theirs: str | None, ours: str | None, *, strict: bool) -> bool:
@@ -150,13 +162,17 @@ def merge_baggage(existing: str, context: Mapping[str, str]) -> str:
     others = [m for m in existing.split(",") if m.strip() and not m.strip().startswith(PREFIX)]
     ordered = [key for key in _FIRST if key in context]
     ordered += [key for key in context if key not in _FIRST]
-    size = sum(len(member.encode()) + 1 for member in others)
+    size = sum(len(encodable(member).encode()) + 1 for member in others)
     members: list[str] = []
     for key in ordered:
-        member = f"{PREFIX}{quote(key, safe='')}={quote(context[key], safe='')}"
+        member = f"{PREFIX}{_quoted(key)}={_quoted(context[key])}"
         if len(others) + len(members) < MAX_MEMBERS and size + len(member) <= MAX_HEADER:
             size += len(member) + 1
             members.append(member)
         elif key in _FIRST[:2]:
             return ",".join(others)
     return ",".join([*others, *members])
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="", errors="replace")

@@ -98,6 +98,23 @@ def test_what_was_decided_otherwise_here_is_said() -> None:
     }
 
 
+@pytest.mark.parametrize("junk", ["", "junk", "-0.1", "1.5", "nan"])
+def test_what_came_as_a_number_and_is_none_is_said_anew(junk: str) -> None:
+    """Relay takes no context with such a number, and ours is what was decided by."""
+    decided = Decision(True, 1.0, 0.2)
+    came = {**BROWSER, "sample_rand": junk}
+    made = continued(came, decided, changed=False)
+    assert made == {**BROWSER, "sample_rand": "0.200000", "sampled": "true"}
+    came = {**BROWSER, "sample_rate": junk}
+    made = continued(came, decided, changed=False)
+    assert made == {**BROWSER, "sample_rate": "1.0", "sampled": "true"}
+
+
+def test_a_random_number_of_one_is_none() -> None:
+    made = continued({**BROWSER, "sample_rand": "1.0"}, Decision(True, 1.0, 0.2), changed=False)
+    assert made["sample_rand"] == "0.200000"
+
+
 @pytest.mark.parametrize("changed", [True, False])
 def test_an_empty_context_stays_empty_and_with_tracing_off_nothing_is_added(changed: bool) -> None:
     assert continued({}, Decision(True, 1.0, 0.2), changed=changed) == {}
@@ -201,6 +218,11 @@ def test_members_of_others_stay_and_sentrys_are_replaced_and_encoded() -> None:
 def test_of_what_has_no_room_the_less_important_is_left_out() -> None:
     context = {"transaction": "t" * 9_000, "release": "1", "public_key": "k", "trace_id": "1"}
     assert merge_baggage("", context) == "sentry-trace_id=1,sentry-public_key=k,sentry-release=1"
+
+
+def test_half_a_surrogate_pair_takes_no_other_member_along() -> None:
+    merged = merge_baggage("a=\udc80", {"trace_id": "1", "public_key": "k", "release": "\ud800"})
+    assert merged == "a=\udc80,sentry-trace_id=1,sentry-public_key=k,sentry-release=%3F"
 
 
 @pytest.mark.parametrize(
