@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from http.client import HTTPConnection
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -343,6 +345,43 @@ def test_what_was_dealt_with_is_a_breadcrumb(ask: Ask) -> None:
         ("db", "SELECT ?"),
     ]
     assert values[0]["data"] == {"cache.item": "a", "api_token": "[Filtered]"}
+
+
+def test_a_request_to_others_is_one_breadcrumb(ask: Ask) -> None:
+    """Of those that sentry-sdk tells of, too, that is the one: it has the status."""
+
+    async def upstream(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("ok", 404)(scope, receive, send)
+
+    async def handler(request: Request, tracer: Tracer) -> None:
+        def get(path: str, asks: bool) -> None:
+            given = {"http.request.method": "GET", "url.full": f"{base}{path}?page=2"}
+            with tracer.start_as_current_span("GET", kind=SpanKind.CLIENT, attributes=given):
+                if asks:
+                    connection = HTTPConnection(base.removeprefix("http://"))
+                    connection.request("GET", f"{path}?page=2")
+                    connection.getresponse().read()
+                    connection.close()
+
+        for path, asks in (("/a", True), ("/b", True), ("/a", True), ("/a", False)):
+            await asyncio.to_thread(get, path, asks)
+        raise KeyError("after it")
+
+    with serve(upstream, lifespan="off") as url:
+        base = url.replace("127.0.0.1", "localhost")  # The client's address is filtered.
+        crumbs = ask(handler).error()["breadcrumbs"]["values"]
+
+    status = "http.response.status_code"
+    told = [
+        (one["category"], one.get("message") or one["data"]["url"], one["data"].get(status))
+        for one in crumbs
+    ]
+    assert told == [
+        ("httplib", f"{base}/a", 404),
+        ("httplib", f"{base}/b", 404),
+        ("httplib", f"{base}/a", 404),
+        ("http.client", f"GET {base}/a", None),
+    ]
 
 
 def test_credentials_of_urls_leave_in_no_text(ask: Ask, kent: Kent) -> None:
