@@ -9,7 +9,7 @@ client span that is current: instrumentations start it before they inject.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from html import escape
 from operator import itemgetter
 from typing import Any
@@ -33,6 +33,7 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._active import active
 from otel_sentry_asgi._deciding import decide_by_id, name_in, otel_sampler
 from otel_sentry_asgi._dsc import (
+    PREFIX,
     SentryTrace,
     format_sentry_trace,
     merge_baggage,
@@ -55,6 +56,7 @@ BAGGAGE = "baggage"
 _INJECT = contained("inject")
 _NAME = itemgetter(0)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_NOTHING: tuple[str, Mapping[str, str]] = "", {}
 
 
 class SentryPropagator(TextMapPropagator):
@@ -102,20 +104,23 @@ class SentryPropagator(TextMapPropagator):
         context: Context | None = None,
         setter: Setter[CarrierT] = default_setter,
     ) -> None:
-        """Write the current span's `sentry-trace`, and merge its sampling into `baggage`."""
+        """Write the current span's `sentry-trace`, and merge its sampling into `baggage`. What came
+        of Sentry's in that, and OTel passes on, goes."""
         if self.detached:
             return
         with _INJECT:
             span = trace.get_current_span(context)
-            if span.get_span_context().is_valid and sentry.is_ready() and _is_target(span):
-                sent = outgoing(span.get_span_context(), context)
-                if sent is not None:
-                    header, members = sent
+            if not span.get_span_context().is_valid or not sentry.is_ready():
+                return
+            sent = outgoing(span.get_span_context(), context) if _is_target(span) else _NOTHING
+            if sent is not None:
+                header, members = sent
+                if header:
                     _set(carrier, SENTRY_TRACE, header, setter)
-                    if members:
-                        self._look_behind()
-                        key, existing = _existing_baggage(carrier, context)
-                        _set(carrier, key, merge_baggage(existing, members), setter)
+                if members or any(str(key).startswith(PREFIX) for key in baggage.get_all(context)):
+                    self._look_behind()
+                    key, existing = _existing_baggage(carrier, context)
+                    _set(carrier, key, merge_baggage(existing, members), setter)
 
     @property
     def fields(self) -> set[str]:
@@ -235,10 +240,14 @@ def _decision_without_span(span_context: SpanContext) -> Decision:
 
 
 def _set(carrier: Any, key: str, value: str, setter: Setter[Any]) -> None:
-    """Have a header with this value only: setters of lists append, and readers take the first."""
+    """Have a header with this value only, or none of an empty one: setters of lists append, and
+    readers take the first."""
     before = _named(carrier, key) if isinstance(carrier, list) else []
-    setter.set(carrier, key, value)
-    if before and len(_named(carrier, key)) > len(before):
+    if value or not isinstance(carrier, (list, MutableMapping)):
+        setter.set(carrier, key, value)
+    elif isinstance(carrier, MutableMapping):
+        carrier.pop(key, None)
+    if before and (not value or len(_named(carrier, key)) > len(before)):
         carrier[:] = [item for item in carrier if all(item is not one for one in before)]
 
 

@@ -32,12 +32,12 @@ from otel_sentry_asgi._dsc import parse_baggage, parse_sentry_trace
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 OTHER = "4bf92f3577b34da6a3ce929d0e0e4736"
-BROWSER = {
-    "sentry-trace": f"{TRACE}-{SPAN}-1",
-    "baggage": f"tenant=a%20b,sentry-trace_id={TRACE},sentry-public_key=web,sentry-release=web%401,"
+SENTRYS = (
+    f"sentry-trace_id={TRACE},sentry-public_key=web,sentry-release=web%401,"
     "sentry-transaction=%2Fproducts%2F%3Aid,sentry-sample_rate=0.25,sentry-sample_rand=0.1,"
-    "sentry-sampled=true,sentry-replay_id=abc",
-}
+    "sentry-sampled=true,sentry-replay_id=abc"
+)
+BROWSER = {"sentry-trace": f"{TRACE}-{SPAN}-1", "baggage": f"tenant=a%20b,{SENTRYS}"}
 RECEIVED = parse_baggage([BROWSER["baggage"]])
 W3C = {"traceparent": f"00-{OTHER}-00f067aa0ba902b7-01"}
 DSN = "http://public@o12.sentry.test/1"
@@ -315,6 +315,38 @@ def test_headers_go_to_the_targets_and_never_to_sentry(
 def test_with_chosen_targets_nothing_goes_where_the_url_is_not_known(start: Init) -> None:
     start(trace_propagation_targets=["shop"])
     assert "sentry-trace" not in served({})
+
+
+@pytest.mark.parametrize("own", ["", "tenant=a,"])
+def test_what_came_of_sentrys_does_not_go_on_to_others_than_the_targets(
+    own: str, start: Init
+) -> None:
+    """OTel's propagator passes all of `baggage` on to everybody."""
+    start(trace_propagation_targets=[r"shop\.test"])
+    tracer = PROVIDER.get_tracer("shop")
+    came = propagate.extract({**BROWSER, "baggage": own + SENTRYS})
+    kinds: list[Any] = [{}, httpx.Headers(), CIMultiDict(), CaseInsensitiveDict()]
+    url = {"url.full": "https://pay.test/"}
+    with tracer.start_as_current_span("GET", came, kind=SpanKind.CLIENT, attributes=url) as span:
+        context = trace.set_span_in_context(span, came)
+        for carrier in kinds:
+            propagate.inject(carrier, context)
+            assert carrier.get("baggage") == (own.rstrip(",") or None)
+            assert "sentry-trace" not in carrier
+        pairs: list[Any] = []
+        propagate.inject(pairs, context, setter=Append())
+        values = [value for name, value in pairs if name == "baggage"]
+        assert values == ([b"tenant=a"] if own else [])
+        opaque = Opaque()
+        propagate.inject(opaque, context, setter=OpaqueSetter())
+        assert opaque.headers["baggage"] == own.rstrip(",")
+
+
+def test_the_sampling_of_another_trace_does_not_go_on_with_this_one(start: Init) -> None:
+    start()
+    out = served({"sentry-trace": f"{OTHER}-{SPAN}-1", "baggage": f"tenant=a,{SENTRYS}"})
+    assert out["sentry-trace"].startswith(OTHER)
+    assert out["baggage"] == "tenant=a"
 
 
 def test_an_application_on_the_host_of_a_sentry_with_a_path_is_not_sentry(start: Init) -> None:
