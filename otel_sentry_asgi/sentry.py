@@ -172,8 +172,7 @@ def continuation() -> tuple[str | None, bool]:
 def may_propagate(url: str | None) -> bool:
     """Whether requests to *url* (None: not known) carry Sentry's headers: if it matches
     `trace_propagation_targets` and is not Sentry itself."""
-    targets = options().get("trace_propagation_targets")
-    targets = EVERYWHERE if targets is None else targets
+    targets = options().get("trace_propagation_targets", EVERYWHERE) or ()
     if url is None:
         return EVERYWHERE[0] in targets
     if _is_sentry(url):

@@ -312,8 +312,12 @@ def test_headers_go_to_the_targets_and_never_to_sentry(
     assert "traceparent" in carrier
 
 
-def test_with_chosen_targets_nothing_goes_where_the_url_is_not_known(start: Init) -> None:
-    start(trace_propagation_targets=["shop"])
+@pytest.mark.parametrize("targets", [["shop"], [], None])
+def test_with_chosen_targets_nothing_goes_where_the_url_is_not_known(
+    targets: list[str] | None, start: Init
+) -> None:
+    """None are no targets, as for sentry-sdk."""
+    start(trace_propagation_targets=targets)
     assert "sentry-trace" not in served({})
 
 
