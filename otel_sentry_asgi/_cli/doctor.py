@@ -234,7 +234,7 @@ def _settings(environ: Mapping[str, str]) -> Iterator[Finding]:
     if bridge is not None:
         default = Settings()
         changed = [
-            f"{field.name}={getattr(bridge.settings, field.name)!r}"
+            f"{field.name}={getattr(bridge.settings, field.name)!r}" if field.repr else field.name
             for field in fields(Settings)
             if getattr(bridge.settings, field.name) != getattr(default, field.name)
         ]

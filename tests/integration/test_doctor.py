@@ -52,6 +52,14 @@ def test_a_set_up_that_works(kent: Kent, app: tuple[str, ...]) -> None:
     assert f"/trace/{transaction.body['contexts']['trace']['trace_id']}/\n" in printed
 
 
+def test_what_is_printed_has_no_key_in_it(kent: Kent) -> None:
+    """It is made to be shown to others."""
+    _, printed = doctor("--no-send", SENTRY_DSN=kent.dsn, OTEL_SENTRY_HASH_KEY="opensesame")
+
+    assert "settings: hash_key\n" in printed
+    assert "opensesame" not in printed
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
