@@ -54,7 +54,7 @@ class Profiles:
         self._parents: str | None = None
         """Of a forked child: the profiler that runs in its parent."""
         self.on = False
-        """Looked at for every span; set where a sampled local root starts."""
+        """Looked at for every span; set where the first root starts that may have a profile."""
         self._begin()
 
     def _begin(self) -> None:
@@ -70,13 +70,14 @@ class Profiles:
         options: Mapping[str, Any],
     ) -> None:
         """A sampled local root has started on the calling thread. *options* are the client's."""
-        self.on = _wants_each(options) or bool(options.get("profile_session_sample_rate"))
-        if not self.on or not exchange.is_root(span):
+        if not (_wants_each(options) or options.get("profile_session_sample_rate")):
+            return  # Others may have a client that wants them.
+        if not exchange.is_root(span):
             return
         if _missing is not None:
-            self.on = False
             self._warn("there are no profiles with this version of sentry-sdk: %s", _missing)
             return
+        self.on = True
         if exchange.profile is None:
             exchange.profile = self._start(exchange, options, sampling_context)
 

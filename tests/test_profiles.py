@@ -144,3 +144,18 @@ def test_while_all_profiles_are_ended_others_start(transport: Kept) -> None:
 def test_a_profile_that_is_sent_is_not_lost(transport: Kept) -> None:
     assert profiled() == {"profiles": 1}
     assert not [one for one in transport.lost if one[1] == "profile"]
+
+
+def test_a_client_that_wants_no_profiles_ends_no_others(transport: Kept) -> None:
+    """Requests may have a client of their own."""
+    stats = Stats()
+    profiles = Profiles(stats)
+    root, other = span(), span()
+    exchange = Exchange(sentry_sdk.get_isolation_scope(), root=root)
+    profiles.started(root, exchange, dict, sentry_sdk.get_client().options)
+    assert exchange.profile.active
+
+    profiles.started(other, Exchange(None, root=other), dict, {})
+    profiles.lost(root, exchange, "before_send")
+
+    assert stats.snapshot() == {"lost_profiles.before_send": 1}
