@@ -144,10 +144,13 @@ def format_sentry_trace(trace: SentryTrace) -> str:
 
 
 def parse_baggage(headers: Iterable[str]) -> dict[str, str]:
-    """Sentry's members of one or several `baggage` headers, decoded; of what is too long, the
-    beginning."""
+    """Sentry's members of one or several `baggage` headers, decoded; of what is too long, those
+    that are whole."""
     context: dict[str, str] = {}
-    for member in ",".join(headers)[:MAX_HEADER].split(",")[:180]:
+    text = ",".join(headers)
+    if len(text) > MAX_HEADER:
+        text = text[: MAX_HEADER + 1].rpartition(",")[0]
+    for member in text.split(",")[:180]:
         key, is_pair, value = member.strip().partition("=")
         if is_pair and key.startswith(PREFIX):
             context[unquote(key[len(PREFIX) :].strip())] = unquote(value.partition(";")[0].strip())

@@ -3,6 +3,7 @@
 import pytest
 
 from otel_sentry_asgi._dsc import (
+    MAX_HEADER,
     MAX_MEMBERS,
     ClientFacts,
     SentryTrace,
@@ -204,6 +205,17 @@ def test_what_is_no_sentry_trace_is_none(header: str) -> None:
 def test_sentrys_members_of_baggage_are_read_and_no_others() -> None:
     headers = ["other=1, sentry-release=shop%401.0+2 ;meta=1", "sentry-transaction=GET%20%2Fa", "x"]
     assert parse_baggage(headers) == {"release": "shop@1.0+2", "transaction": "GET /a"}
+
+
+def test_of_what_is_too_long_no_member_is_read_in_part() -> None:
+    first = f"sentry-trace_id={TRACE}"
+    for room in range(20):
+        filler = "x" * (MAX_HEADER - len(first) - 2 - room)
+        read = parse_baggage([f"{first},{filler},sentry-sample_rate=0.25", "sentry-release=1"])
+        assert read == {"trace_id": TRACE}
+    filler = "x" * (MAX_HEADER - len(first) - len(",sentry-sample_rate=0.25") - 1)
+    read = parse_baggage([f"{first},{filler},sentry-sample_rate=0.25", "sentry-release=1"])
+    assert read == {"trace_id": TRACE, "sample_rate": "0.25"}
 
 
 def test_members_of_others_stay_and_sentrys_are_replaced_and_encoded() -> None:
