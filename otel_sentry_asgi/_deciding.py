@@ -101,7 +101,7 @@ def otel_sampler() -> Sampler | None:
 
 
 def context_of(
-    decisions: Decisions, trace_id: int, exchange: Exchange | None, policy: Policy | None = None
+    decisions: Decisions, trace_id: int, exchange: Exchange | None, policy: Policy
 ) -> dict[str, str] | None:
     """The dynamic sampling context of a trace as it is known now in *exchange*, with the name as
     *policy* leaves it; it may yet change."""
@@ -113,7 +113,7 @@ def context_of(
     return {**context, "transaction": name} if context is not None and name else context
 
 
-def name_in(exchange: Exchange | None, trace_id: int, policy: Policy | None) -> str | None:
+def name_in(exchange: Exchange | None, trace_id: int, policy: Policy) -> str | None:
     """The name of the exchange's transaction, as far as it is known, unless it is a raw path or of
     another trace; cleaned as that of the transaction will be."""
     root = exchange.root if exchange is not None else None
@@ -131,5 +131,4 @@ def name_in(exchange: Exchange | None, trace_id: int, policy: Policy | None) -> 
         name, source = transaction_name(root, facts=facts)
         if source == "url":
             return None
-    name = to_text(name, MAX_NAME)
-    return name if policy is None else policy.label(name, root.attributes or {})
+    return policy.label(to_text(name, MAX_NAME), root.attributes or {})

@@ -189,11 +189,8 @@ class Events:
             if root.parent is not None:
                 linked["parent_span_id"] = span_hex(root.parent.span_id)
             linked["op"] = to_op(Reading(root)) or "function"
-        dsc = context_of(self._decisions, context.trace_id, exchange)
+        dsc = context_of(self._decisions, context.trace_id, exchange, self._policy())
         if dsc is not None:
-            if root is not None and "transaction" in dsc:
-                # The policy sees the event only, not what the root is about.
-                dsc["transaction"] = self._policy().label(dsc["transaction"], Reading(root).data)
             linked["dynamic_sampling_context"] = dsc
         event.setdefault("contexts", {})["trace"] = linked
 
