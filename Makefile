@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# How many tests run at the same time.
+JOBS ?= auto
 
 bin := $(VENV)/bin
 pip_install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -16,7 +18,7 @@ demo: $(VENV)/.demo
 	$(bin)/python -m examples.demo
 
 test: $(VENV)/.dev
-	$(bin)/python -m pytest $(PYTEST_ARGS)
+	$(bin)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(bin)/ruff format --check

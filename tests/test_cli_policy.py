@@ -20,7 +20,7 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={"PATH": "/usr/bin", "PYTHONPATH": str(ROOT), **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -1,7 +1,5 @@
 """Statements keep their shape and lose their literals, in every dialect."""
 
-import time
-
 import pytest
 
 from otel_sentry_asgi._policy._sql import (
@@ -291,18 +289,6 @@ HOSTILE = [
     "1d$a$",
     '= 12345"a"',
 ]
-
-
-@pytest.mark.parametrize(
-    "system", ["", "postgresql", "mysql", "sqlite", "mssql", "informix", "redis"]
-)
-@pytest.mark.parametrize("piece", HOSTILE)
-def test_hostile_statements_take_no_more_than_their_length(system: str, piece: str) -> None:
-    """200 000 characters each; whatever is quadratic would take minutes."""
-    began = time.perf_counter()
-    for end in ("", "\\", "'", "x"):
-        without_literals(piece * (100_000 // len(piece)) + end, system)
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("system", [*EVERY_SYSTEM, "redis"])

@@ -28,8 +28,8 @@ def test_one_issue_under_every_server(server: str, kent: Kent) -> None:
 
     child, port = spawn(command, env=lambda _: {"SENTRY_DSN": kent.dsn}, ready=accepts)
     try:
-        assert httpx.get(f"http://{HOST}:{port}/a").status_code == 200
-        assert httpx.get(f"http://{HOST}:{port}/boom").status_code == 500
+        assert httpx.get(f"http://{HOST}:{port}/a", timeout=60).status_code == 200
+        assert httpx.get(f"http://{HOST}:{port}/boom", timeout=60).status_code == 500
         kent.wait_for(lambda kent: len(kent.transactions()) == 2)
     finally:
         child.stop()

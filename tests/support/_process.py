@@ -88,7 +88,7 @@ def spawn(
     ready: Callable[[int], bool] = accepts,
     env: Callable[[int], Mapping[str, str]] = lambda _: {},
     cwd: Path | None = None,
-    timeout: float = 20.0,
+    timeout: float = 60.0,
 ) -> tuple[ChildProcess, int]:
     """Start *command* on a free port and return once it is *ready* there.
 

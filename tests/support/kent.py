@@ -125,7 +125,7 @@ class Kent:
         _request("POST", self._port, "/api/flush/")
         self._seen.clear()
 
-    def wait_for(self, probe: Callable[[Self], T], timeout: float = 5.0) -> T:
+    def wait_for(self, probe: Callable[[Self], T], timeout: float = 30.0) -> T:
         """Return the first true value of *probe*: `kent.wait_for(Kent.transactions)`."""
         return until(lambda: probe(self), timeout=timeout, describe=self._describe)
 

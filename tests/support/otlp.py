@@ -131,7 +131,7 @@ class OtlpReceiver:
             self._messages.clear()
             self._requests.clear()
 
-    def wait_for(self, probe: Callable[[Self], T], timeout: float = 5.0) -> T:
+    def wait_for(self, probe: Callable[[Self], T], timeout: float = 30.0) -> T:
         """Return the first true value of *probe*: `receiver.wait_for(OtlpReceiver.spans)`."""
         return until(lambda: probe(self), timeout=timeout, describe=self._describe)
 
@@ -232,7 +232,7 @@ class Rotel:
         """Everything received, resource and instrumentation scope included, as rotel prints it."""
         return self._child.output() if self._child is not None else ""
 
-    def wait_for(self, probe: Callable[[Self], T], timeout: float = 5.0) -> T:
+    def wait_for(self, probe: Callable[[Self], T], timeout: float = 30.0) -> T:
         """Return the first true value of *probe*."""
         return until(lambda: probe(self), timeout=timeout, describe=self.log)
 

@@ -15,7 +15,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def scenario(
-    code: str, env: Mapping[str, str] | None = None, timeout: float = 30
+    code: str, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> dict[str, Any]:
     """Run *code* after `from tests.integration.prelude import *`; what it `report`s last."""
     program = "from tests.integration.prelude import *\n" + textwrap.dedent(code)

@@ -108,7 +108,7 @@ class FakeSentry:
                     counts[one["reason"]] += one["quantity"]
         return counts
 
-    def wait_for(self, probe: Callable[[], Any], timeout: float = 10.0) -> Any:
+    def wait_for(self, probe: Callable[[], Any], timeout: float = 30.0) -> Any:
         return until(probe, timeout=timeout, describe=lambda: f"{len(self.uploads)} uploads")
 
     def serve(self, connected: socket.socket) -> None:

@@ -204,7 +204,7 @@ def serve_process(
     arguments: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout: float = 20.0,
+    timeout: float = 60.0,
 ) -> Iterator[ServerProcess]:
     """Run *target* in a process of its own, on top of this one's environment.
 

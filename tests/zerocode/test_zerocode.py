@@ -82,7 +82,7 @@ def run(script: str, **variables: str) -> str:
         cwd=HERE,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
