@@ -281,6 +281,16 @@ def test_documents_and_variables_of_graphql_requests_stay_where_those_of_spans_d
         assert attributes == {"http.request.body.data": json.dumps(expected)}
 
 
+def test_the_code_of_an_oauth_exchange_is_filtered_in_bodies_and_other_codes_stay() -> None:
+    code = "4/0AX4XfWh-0123456789"
+    for company in ({"state": "x"}, {"grant_type": "authorization_code"}):
+        assert PRIVATE.request({"data": {"code": code, **company}}) == {
+            "data": {"code": FILTERED, **company}
+        }
+    for body in ({"code": "SPRING24", "state": "new"}, {"code": code, "a": 1}, {"code": 5}):
+        assert PRIVATE.request({"data": body}) == {"data": body}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -493,6 +503,8 @@ def test_an_allow_list_keeps_the_names_of_all_headers_and_the_values_of_its_own(
         ("\u00fc://bob:pw@h/", "\u00fc://h/"),
         ("GET\thttp://bob:pw@h/?x\nand more", "GET\thttp://h/\nand more"),
         ("GET //bob:pw@h/p", "GET //h/p"),
+        ("GET /a;jsessionid=AB12/b", "GET /a;jsessionid=[Filtered]/b"),
+        ("GET /cars;color=red", "GET /cars;color=red"),
         ("is this #1?", "is this #1?"),
         ("C# or F#", "C# or F#"),
         ("mail to bob@h", "mail to bob@h"),

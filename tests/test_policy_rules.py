@@ -39,7 +39,24 @@ def test_a_key_that_signs_a_url_is_sensitive(key: str) -> None:
     assert is_sensitive(key)
 
 
-@pytest.mark.parametrize("key", ["", "lang", "design", "page", "q", "user", "email"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("otp", "user.otp_code", "passcode", "X-Amz-Credential", "X-Goog-Credential"),
+        *("code_verifier", "client_assertion", "oobCode", "pgtIou", "hmac"),
+    ],
+)
+def test_a_key_that_is_the_name_of_a_credential_is_sensitive(key: str) -> None:
+    assert is_sensitive(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "lang", "design", "page", "q", "user", "email"),
+        *("code", "ticket", "pass", "status.code", "otp.version", "method_signature"),
+    ],
+)
 def test_other_keys_are_not(key: str) -> None:
     assert not is_sensitive(key)
 
@@ -137,6 +154,26 @@ def test_further_terms_count_like_built_in_ones() -> None:
         ("q=a=b=c=d=e=f=g", "q=a%3D%5BFiltered%5D"),
         ("cursor=YWtleUpj%3D%3D", "cursor=YWtleUpj%3D%3D"),
         ("q=a%3Db%26c%3Dd&r=100%25", "q=a%3Db%26c%3Dd&r=100%25"),
+        ("user=bob&pass=x&pw=y", "user=bob&pass=[Filtered]&pw=[Filtered]"),
+        ("user_code=WDJB-MJHT", "user_code=[Filtered]"),
+        # OAuth's code, by what is beside it or by its length.
+        ("code=abc123&state=xyz", "code=[Filtered]&state=xyz"),
+        ("state=xyz&code=abc123&scope=a", "state=xyz&code=[Filtered]&scope=a"),
+        ("client_id=shop&code=4/0AX4", "client_id=shop&code=[Filtered]"),
+        ("code=4%2F0AX4XfWh-0123456789", "code=[Filtered]"),
+        (
+            "next=%2Fcb%3Fcode%3Dabc123%26state%3Dxyz",
+            "next=%2Fcb%3Fcode%3D%5BFiltered%5D%26state%3Dxyz",
+        ),
+        ("code=DE&state=BY", "code=DE&state=BY"),
+        ("code=SPRING24", "code=SPRING24"),
+        ("country_code=Deutschland&state=BY", "country_code=Deutschland&state=BY"),
+        ("code=SPRING24&estate=1", "code=SPRING24&estate=1"),
+        # A ticket of CAS, and one of a help desk.
+        ("ticket=ST-1-abc", "ticket=[Filtered]"),
+        ("ticket=aA5Yuvrxzpv8Tau1cYQ7", "ticket=[Filtered]"),
+        ("ticket=4711&q=1", "ticket=4711&q=1"),
+        ("ticket=ST-12", "ticket=ST-12"),
     ],
 )
 def test_of_a_query_the_values_of_sensitive_parameters_are_filtered(
@@ -145,6 +182,34 @@ def test_of_a_query_the_values_of_sensitive_parameters_are_filtered(
     cleaned = clean_query(query, INSENSITIVE)
     assert cleaned == expected
     assert clean_query(cleaned, INSENSITIVE) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("signed", "kept"),
+    [
+        (
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=x&X-Amz-Date=20130524T000000Z"
+            "&X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Security-Token=x"
+            "&X-Amz-Signature=x",
+            ["20130524T000000Z", "86400", "host"],
+        ),
+        ("AWSAccessKeyId=x&Signature=x&Expires=1175139620", ["1175139620"]),
+        (
+            "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=x&X-Goog-Expires=900"
+            "&X-Goog-Signature=x",
+            ["GOOG4-RSA-SHA256", "900"],
+        ),
+        ("sv=2022-11-02&sr=b&se=2024-01-01&sp=r&sig=x", ["2022-11-02", "2024-01-01", "sp=r"]),
+        ("Expires=1&Signature=x&Key-Pair-Id=x", ["Expires=1"]),
+        ("x-oss-credential=x&x-oss-expires=60&x-oss-signature=x", ["x-oss-expires=60"]),
+    ],
+)
+def test_of_a_signed_url_what_signs_it_is_filtered_and_the_rest_stays(
+    signed: str, kept: list[str]
+) -> None:
+    cleaned = clean_query(signed, IMPERSONAL)
+    assert "=x" not in cleaned
+    assert all(one in cleaned for one in kept)
 
 
 def test_a_query_that_is_not_wanted_is_none() -> None:
@@ -208,6 +273,10 @@ def test_a_url_loses_its_credentials_and_nothing_else(url: str, expected: str) -
         ("/a%253Ftoken%253Dx", "/a%253F[Filtered]"),
         ("/what%3F.txt", "/what%3F.txt"),
         ("/a%3Fq=1", "/a%3Fq=1"),
+        ("/shop;jsessionid=AB12!34", "/shop;jsessionid=[Filtered]"),
+        ("https://h/a;JSESSIONID=x.n1/b?q=1", "https://h/a;JSESSIONID=[Filtered]/b?q=1"),
+        ("/a;v=1;token=x;w=2", "/a;v=1;token=[Filtered];w=2"),
+        ("/cars;color=red/2024;doors=4", "/cars;color=red/2024;doors=4"),
     ],
 )
 def test_a_url_is_cleaned_in_all_its_parts(url: str, expected: str) -> None:
@@ -218,6 +287,7 @@ def test_a_url_is_cleaned_in_all_its_parts(url: str, expected: str) -> None:
 def test_without_a_wanted_query_the_url_has_none() -> None:
     assert clean_url("https://bob:pw@h/p?q=1#top", NOTHING) == "https://h/p"
     assert clean_url("https://h/p%3Fq=1", NOTHING) == "https://h/p"
+    assert clean_url("/cars;color=red;sid=x", NOTHING) == "/cars;color=red;sid=[Filtered]"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +304,10 @@ def test_without_a_wanted_query_the_url_has_none() -> None:
         "?" * 200_000,
         "a" * 200_000,
         "%" * 200_000,
+        ";a" * 100_000,
+        ";aa=" * 50_000,
+        "code=" * 40_000,
+        "&state=" + "code=" * 40_000,
     ],
     ids=lambda text: text[:20],
 )

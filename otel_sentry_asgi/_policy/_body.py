@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from otel_sentry_asgi._policy._rules import FILTERED
+from otel_sentry_asgi._policy._rules import FILTERED, is_oauth_code
 
 MAX_DEPTH: Final = 20
 """Levels of a body that are kept; Sentry shows five."""
@@ -55,7 +55,10 @@ def _by_key(item: Any, closed_graphql: tuple[str, ...], depth: int) -> Any:
         return [_by_key(one, closed_graphql, depth - 1) for one in item]
     if isinstance(item, Mapping):
         closed = [name for name in closed_graphql if item.get(name)]
-        return {**item, **dict.fromkeys(closed, FILTERED)} if closed and _is_graphql(item) else item
+        closed = closed if closed and _is_graphql(item) else []
+        if is_oauth_code(item):
+            closed.append("code")
+        return {**item, **dict.fromkeys(closed, FILTERED)} if closed else item
     return None if item is None else FILTERED
 
 

@@ -18,6 +18,7 @@ from otel_sentry_asgi._policy._rules import (
     FILTERED,
     MAPPING,
     MOST_PASSES,
+    clean_path_parameters,
     is_plain,
     term_in,
     without_credentials,
@@ -210,6 +211,7 @@ class Policy(Collection):
 
     def text(self, text: str) -> str:
         """A name: no credentials, no query or fragment of a URL."""
+        text = clean_path_parameters(text, self.query, self.terms)
         for _ in range(MOST_PASSES):
             if "//" not in text and "?" not in text and "#" not in text:
                 return text

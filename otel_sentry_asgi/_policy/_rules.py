@@ -40,8 +40,29 @@ SENSITIVE_TERMS: Final = (
 # What sentry-sdk adds to them while personal data is off.
 PERSONAL_TERMS: Final = ("forwarded", "-ip", "remote-", "via", "-user")
 
-# Query parameters that sign a URL (OTel and the cloud vendors), which no term above matches.
-_SIGNATURES: Final = frozenset({"sig", "signature", "x-goog-signature", "x-amz-signature"})
+# Names that no term above matches, of what signs a URL (OTel and the cloud vendors) or logs in:
+# one-time codes, tickets of CAS, OAuth's proofs, codes of Firebase's mails.
+_CREDENTIALS_BY_NAME: Final = frozenset(
+    {
+        *("sig", "signature", "x-goog-signature", "x-amz-signature", "x-oss-signature"),
+        *("q-signature", "x-goog-credential", "x-amz-credential", "x-oss-credential", "hmac"),
+        *("otp", "totp", "hotp", "otp-code", "otpcode", "totp-code", "mfa-code", "mfacode"),
+        *("2fa-code", "one-time-code", "passcode", "passphrase"),
+        *("code-verifier", "client-assertion", "oobcode", "pgtid", "pgtiou"),
+    }
+)
+
+# What is a credential as a parameter of a URL, and any word elsewhere.
+_CREDENTIAL_PARAMETERS: Final = frozenset({"pass", "pw", "device_code", "user_code", "assertion"})
+# The same where the value looks like one: a ticket may be one of a help desk, a code a country.
+_MAYBE_CREDENTIALS: Final = frozenset({"ticket", "code"})
+_LIKE_A_CREDENTIAL: Final = later(r"(?:ST|PT|PGT)-\w+-|.{20}", re.DOTALL)
+# OAuth's code, known by what comes with it. No code of OAuth is as short as that of a country.
+_BESIDE_CODES: Final = frozenset(
+    {"state", "session_state", "client_id", "redirect_uri", "grant_type", "code_verifier"}
+)
+_OAUTH: Final = later(rf"(?:^|[&;])(?:{'|'.join(sorted(_BESIDE_CODES))})=")
+_OAUTH_CODE: Final = later(r"((?:^|[&;])code=)[^&;]{6,}")
 
 # Headers whose value is never anything but a secret, or the cookies, which have rules of their own.
 SECRET_HEADERS: Final = frozenset(
@@ -133,6 +154,7 @@ _AUTHORITY: Final = later(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//|(?=/)|)([^/?#]*)")
 _HOST_AND_PORT: Final = later(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 _IN_VALUE: Final = later(r"[%/?#@=]")
 _IN_TEXT: Final = later(r"([?#&;])")
+_PATH_PARAMETER: Final = later(r";([^=;/?#&\s'\"<>]{2,64})=([^;/?#&\s'\"<>]+)")
 
 # `user:password@` of URLs anywhere in a text, the slashes also as JSON escapes them. No part runs
 # beyond the next `//` but the last, which is bounded: so linear in the text.
@@ -191,8 +213,8 @@ def _allows(asked: tuple[str, tuple[str, ...], KeyValueRule]) -> bool:
 
 
 def is_sensitive(key: str, extra: tuple[str, ...] = ()) -> bool:
-    """Whether a built-in or an *extra* term is in the key, or it signs a URL."""
-    return fold(key).rpartition(".")[2] in _SIGNATURES or bool(
+    """Whether a built-in or an *extra* term is in the key, or it is the name of a credential."""
+    return fold(key).rpartition(".")[2] in _CREDENTIALS_BY_NAME or bool(
         term_in(key, SENSITIVE_TERMS) or term_in(key, extra)
     )
 
@@ -234,9 +256,15 @@ def secret_header_term(name: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether the text holds no credentials, query or fragment of a URL: these have signs, which
-    may be encoded."""
-    return "?" not in text and "#" not in text and "@" not in text and "%" not in text
+    """Whether the text holds no credentials, query, fragment or path parameter of a URL: these have
+    signs, which may be encoded."""
+    return (
+        "?" not in text
+        and "#" not in text
+        and "@" not in text
+        and "%" not in text
+        and (";" not in text or _PATH_PARAMETER.search(text) is None)
+    )
 
 
 def clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
@@ -250,6 +278,8 @@ def _clean_query(query: str, rule: KeyValueRule, extra: tuple[str, ...], depth: 
     """*depth* says in how many values of queries, or encodings of them, the query stands."""
     if rule.mode == "off":
         return ""
+    if "code=" in query and _OAUTH.search(query):
+        query = _OAUTH_CODE.sub(rf"\1{FILTERED}", query)
     if ";" not in query:  # Nearly always, and a pattern is dear.
         return "&".join([_clean_pair(pair, rule, extra, depth) for pair in query.split("&")])
     parts = _PAIRS.split(query)
@@ -284,7 +314,7 @@ def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], depth: in
         # A bare word may be a flag, or a token that no key describes: `?eyJhbGciOi...`.
         return pair if len(name) < _LONGEST_FLAG else FILTERED
     plain = name if "%" not in name and "+" not in name else unquote_plus(name)
-    if value and not rule.allows(plain, extra):
+    if value and (not rule.allows(plain, extra) or _is_credential(plain, value)):
         return f"{name}={FILTERED}"
     if not _IN_VALUE.search(value):
         return pair
@@ -293,6 +323,24 @@ def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], depth: in
         return pair
     is_clean = not depth and _clean_value(cleaned, rule, extra, depth) == cleaned
     return f"{name}={cleaned if is_clean else FILTERED}"
+
+
+def _is_credential(name: str, value: str) -> bool:
+    """Whether the parameter is one, though its name is no sensitive one elsewhere."""
+    if name in _MAYBE_CREDENTIALS:
+        return _LIKE_A_CREDENTIAL.match(value) is not None
+    return name in _CREDENTIAL_PARAMETERS
+
+
+def is_oauth_code(body: Mapping[str, Any]) -> bool:
+    """Whether the code in a body is one of OAuth: as JSON has things with a code and a state, by
+    its length, too."""
+    code = body.get("code")
+    return (
+        isinstance(code, str)
+        and _LIKE_A_CREDENTIAL.match(code) is not None
+        and not _BESIDE_CODES.isdisjoint(body)
+    )
 
 
 _DEEPEST: Final = 4
@@ -321,6 +369,7 @@ def clean_url(url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, dept
         return url
     base, _, _ = without_credentials(url).partition("#")
     base, question, query = base.partition("?")
+    base = clean_path_parameters(base, rule, extra)
     if (hidden := hide_credentials(base)) != base:  # There may be others in its path.
         base = without_credentials(hidden)
     if "%" in base:
@@ -341,6 +390,19 @@ def _without_encoded_query(
     query = path[mark.end() :]
     is_clean = _clean_value(query, rule, extra, depth) == query
     return path if is_clean else path[: mark.end()] + FILTERED
+
+
+def clean_path_parameters(text: str, rule: KeyValueRule, extra: tuple[str, ...] = ()) -> str:
+    """The text without the values of forbidden parameters in paths: `/app;jsessionid=...`."""
+    if ";" not in text:
+        return text
+    rule = rule if rule.mode == "denylist" else INSENSITIVE  # The path itself stays.
+
+    def cleaned(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return match.group() if rule.allows(unquote_plus(name), extra) else f";{name}={FILTERED}"
+
+    return _PATH_PARAMETER.sub(cleaned, text)
 
 
 def hide_credentials(text: str) -> str:

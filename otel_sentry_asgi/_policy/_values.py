@@ -21,6 +21,7 @@ from otel_sentry_asgi._policy._rules import (
     SENSITIVE,
     URL_HEADERS,
     KeyValueRule,
+    clean_path_parameters,
     clean_query,
     clean_url,
     hide_credentials,
@@ -225,7 +226,7 @@ def text_cleaner(
         return pattern.sub(FILTERED, text)
 
     def clean(text: str) -> str:
-        text = hide_credentials(text)
+        text = clean_path_parameters(hide_credentials(text), query, terms)
         if ("?" in text or "#" in text) and ("=" in text or "://" in text):
             plain = _QUERY.sub(clean_match, text)
             if any(one in text and one not in plain for one in queries):
