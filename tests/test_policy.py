@@ -282,7 +282,7 @@ def test_documents_and_variables_of_graphql_requests_stay_where_those_of_spans_d
 
 
 def test_the_code_of_an_oauth_exchange_is_filtered_in_bodies_and_other_codes_stay() -> None:
-    code = "4/0AX4XfWh-0123456789"
+    code = "4/0AX4XfWh-012345678901"
     for company in ({"state": "x"}, {"grant_type": "authorization_code"}):
         assert PRIVATE.request({"data": {"code": code, **company}}) == {
             "data": {"code": FILTERED, **company}
@@ -505,6 +505,18 @@ def test_an_allow_list_keeps_the_names_of_all_headers_and_the_values_of_its_own(
         ("GET //bob:pw@h/p", "GET //h/p"),
         ("GET /a;jsessionid=AB12/b", "GET /a;jsessionid=[Filtered]/b"),
         ("GET /cars;color=red", "GET /cars;color=red"),
+        ("GET /a%3Ftoken=x", "GET /a%3F[Filtered]"),
+        ("GET /a%253Ftoken=x", "GET /a%253F[Filtered]"),
+        ("GET /a%25253ftoken%3Dx now", "GET /a%25253f[Filtered] now"),
+        ("GET /a%23access_token=x", "GET /a%23[Filtered]"),
+        (
+            "GET /to/https%253A%252F%252Fbob%253Apw%2540h",
+            "GET /to/https%253A%252F%252F%255BFiltered%255D%2540h",
+        ),
+        ("GET /tags/c%23/new", "GET /tags/c%23/new"),
+        ("GET /to/https%3A%2F%2Fh%3Ftoken%3Dx%26q%3D1", "GET /to/https%3A%2F%2Fh%3F[Filtered]"),
+        ("GET /what%3F.txt?q=1", "GET /what%3F.txt"),
+        ("GET /100%25/a%20b", "GET /100%25/a%20b"),
         ("is this #1?", "is this #1?"),
         ("C# or F#", "C# or F#"),
         ("mail to bob@h", "mail to bob@h"),

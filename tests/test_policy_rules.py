@@ -273,6 +273,8 @@ def test_a_url_loses_its_credentials_and_nothing_else(url: str, expected: str) -
         ("/a%253Ftoken%253Dx", "/a%253F[Filtered]"),
         ("/what%3F.txt", "/what%3F.txt"),
         ("/a%3Fq=1", "/a%3Fq=1"),
+        ("/a%2523access_token=x", "/a%2523[Filtered]"),
+        ("/tags/c%23/new", "/tags/c%23/new"),
         ("/shop;jsessionid=AB12!34", "/shop;jsessionid=[Filtered]"),
         ("https://h/a;JSESSIONID=x.n1/b?q=1", "https://h/a;JSESSIONID=[Filtered]/b?q=1"),
         ("/a;v=1;token=x;w=2", "/a;v=1;token=[Filtered];w=2"),
@@ -287,6 +289,7 @@ def test_a_url_is_cleaned_in_all_its_parts(url: str, expected: str) -> None:
 def test_without_a_wanted_query_the_url_has_none() -> None:
     assert clean_url("https://bob:pw@h/p?q=1#top", NOTHING) == "https://h/p"
     assert clean_url("https://h/p%3Fq=1", NOTHING) == "https://h/p"
+    assert clean_url("https://h/c%23/p%3Fq=1", NOTHING) == "https://h/c%23/p"
     assert clean_url("/cars;color=red;sid=x", NOTHING) == "/cars;color=red;sid=[Filtered]"
 
 

@@ -19,9 +19,11 @@ from otel_sentry_asgi._policy._rules import (
     MAPPING,
     MOST_PASSES,
     clean_path_parameters,
+    hide_encoded_credentials,
     is_plain,
     term_in,
     without_credentials,
+    without_encoded_query,
 )
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
 from otel_sentry_asgi._policy._values import (
@@ -210,17 +212,15 @@ class Policy(Collection):
         return self._plans[tuple(attributes)].clean(attributes, around)[0]
 
     def text(self, text: str) -> str:
-        """A name: no credentials, no query or fragment of a URL."""
-        text = clean_path_parameters(text, self.query, self.terms)
-        for _ in range(MOST_PASSES):
-            if "//" not in text and "?" not in text and "#" not in text:
-                return text
-            plain = _URL_IN_NAME.sub(lambda match: _plain_url(match.group()), text)
-            plain = _CREDENTIALS.sub("//", plain)
-            if plain == text:
-                return text
-            text = plain  # Once more: what stands around may be a URL now.
-        return _SIGNS.sub(" ", text)
+        """A name: no credentials, no query or fragment of a URL; of those whose marks are encoded,
+        and of parameters in paths, what is forbidden."""
+        text = clean_path_parameters(_plain_name(text), self.query, self.terms)
+        if "%" not in text:
+            return text
+        return _WORD.sub(
+            lambda match: without_encoded_query(match.group(), self.query, self.terms),
+            hide_encoded_credentials(text),
+        )
 
     def free_text(self, text: str) -> str:
         """A message: no credentials of URLs, no forbidden parameters."""
@@ -478,6 +478,19 @@ def _plain_statement(statement: str, attributes: Mapping[str, Any]) -> str:
 _URL_IN_NAME: Final = later(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://\S*|(?<!\S)/[^\s?#]*[?#]\S*")
 _CREDENTIALS: Final = later(r"//[^/\s]*@")
 _SIGNS: Final = later(r"//|[?#]")
+_WORD: Final = later(r"\S+")
+
+
+def _plain_name(text: str) -> str:
+    for _ in range(MOST_PASSES):
+        if "//" not in text and "?" not in text and "#" not in text:
+            return text
+        plain = _URL_IN_NAME.sub(lambda match: _plain_url(match.group()), text)
+        plain = _CREDENTIALS.sub("//", plain)
+        if plain == text:
+            return text
+        text = plain  # Once more: what stands around may be a URL now.
+    return _SIGNS.sub(" ", text)
 
 
 def _plain_url(url: str) -> str:

@@ -56,7 +56,7 @@ _CREDENTIALS_BY_NAME: Final = frozenset(
 _CREDENTIAL_PARAMETERS: Final = frozenset({"pass", "pw", "device_code", "user_code", "assertion"})
 # The same where the value looks like one: a ticket may be one of a help desk, a code a country.
 _MAYBE_CREDENTIALS: Final = frozenset({"ticket", "code"})
-_LIKE_A_CREDENTIAL: Final = later(r"(?:ST|PT|PGT)-\w+-|.{20}", re.DOTALL)
+_LIKE_A_CREDENTIAL: Final = later(r"\A(?:ST|PT|PGT)-\w+-|[A-Za-z0-9_.~-]{20}")
 # OAuth's code, known by what comes with it. No code of OAuth is as short as that of a country.
 _BESIDE_CODES: Final = frozenset(
     {"state", "session_state", "client_id", "redirect_uri", "grant_type", "code_verifier"}
@@ -175,7 +175,8 @@ _ENCODED_CREDENTIALS: Final = later(
     r"(?:(?!%(?P=level)(?:2F|3F|23|26))[^\s/?#&;'\"])+(%(?P=level)40)",
     re.IGNORECASE,
 )
-_ENCODED_MARK: Final = later(r"%(?:25){0,3}3F", re.IGNORECASE)
+_ENCODED_MARK: Final = later(r"%(?:25){0,3}(?:3F|23)", re.IGNORECASE)
+_ENCODED_QUESTION: Final = later(r"%(?:25){0,3}3F", re.IGNORECASE)
 
 
 def fold(key: str) -> str:
@@ -328,7 +329,7 @@ def _clean_pair(pair: str, rule: KeyValueRule, extra: tuple[str, ...], depth: in
 def _is_credential(name: str, value: str) -> bool:
     """Whether the parameter is one, though its name is no sensitive one elsewhere."""
     if name in _MAYBE_CREDENTIALS:
-        return _LIKE_A_CREDENTIAL.match(value) is not None
+        return _LIKE_A_CREDENTIAL.search(value) is not None
     return name in _CREDENTIAL_PARAMETERS
 
 
@@ -338,7 +339,7 @@ def is_oauth_code(body: Mapping[str, Any]) -> bool:
     code = body.get("code")
     return (
         isinstance(code, str)
-        and _LIKE_A_CREDENTIAL.match(code) is not None
+        and _LIKE_A_CREDENTIAL.search(code) is not None
         and not _BESIDE_CODES.isdisjoint(body)
     )
 
@@ -373,16 +374,16 @@ def clean_url(url: str, rule: KeyValueRule, extra: tuple[str, ...] = (), *, dept
     if (hidden := hide_credentials(base)) != base:  # There may be others in its path.
         base = without_credentials(hidden)
     if "%" in base:
-        base = _without_encoded_query(base, rule, extra, depth)
+        base = without_encoded_query(base, rule, extra, depth)
     kept = _clean_query(query, rule, extra, depth) if question else ""
     return f"{base}?{kept}" if kept else base
 
 
-def _without_encoded_query(
-    path: str, rule: KeyValueRule, extra: tuple[str, ...], depth: int
+def without_encoded_query(
+    path: str, rule: KeyValueRule, extra: tuple[str, ...], depth: int = 0
 ) -> str:
-    """The path without a forbidden query that it holds with its question mark encoded."""
-    mark = _ENCODED_MARK.search(path)
+    """The path without a forbidden query or fragment that it holds with its mark encoded."""
+    mark = (_ENCODED_QUESTION if rule.mode == "off" else _ENCODED_MARK).search(path)
     if mark is None:
         return path
     if rule.mode == "off" or depth == _DEEPEST:
@@ -409,6 +410,11 @@ def hide_credentials(text: str) -> str:
     """The text with `[Filtered]@` for `user:password@` of the URLs in it."""
     if "@" in text and "/" in text:
         text = _CREDENTIALS.sub(rf"\1\2\3{FILTERED}@", text)
+    return hide_encoded_credentials(text)
+
+
+def hide_encoded_credentials(text: str) -> str:
+    """The same, for those that are percent-encoded."""
     if "%" in text and "40" in text:
         text = _ENCODED_CREDENTIALS.sub(r"\1%\g<level>5BFiltered%\g<level>5D\3", text)
     return text
