@@ -170,6 +170,7 @@ HOSTILE = [
     *("?a=http%3A%2F%2F", "?a=/?", "{", "[[", '{"a":', "\n", "Headers(", "b'", "1e", "0x", ".."),
     *('"a" ', '= "a"', '("', "in (", "1:", "$1.", "aaaaaaaa-", "aaaaaaaa-aaaa-"),
     *("'\\", "/* *", "-", "$a", "q'", "1_", "a1", "= ", "'\"`", "0xf$$", "1d$a$", '= 12345"a"'),
+    *(";aa=", '"pwd":', '"pwd":"', "'pwd': {", "pwd=", "pwd={", ";pwd=", '\\"pwd\\":', "('pwd','"),
 ]
 CLEANERS: dict[str, Callable[[str], Any]] = {
     **{
@@ -179,7 +180,7 @@ CLEANERS: dict[str, Callable[[str], Any]] = {
     "url": lambda text: clean_url(text, PRIVATE.query),
     "query": lambda text: clean_query(text, PRIVATE.query),
     "baggage": lambda text: clean_baggage(text, PRIVATE.query),
-    "text": text_cleaner(frozenset({"secret"}), PRIVATE.query, ()),
+    "text": text_cleaner(frozenset({"secret"}), PRIVATE.query, (), PRIVATE.denies),
     "name": PRIVATE.text,
     "body": lambda text: clean_body_text(text, lambda key: False),
     "locals": lambda text: clean_vars(

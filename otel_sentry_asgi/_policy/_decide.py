@@ -14,6 +14,7 @@ from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._attributes import Category, after_prefix, category_of
 from otel_sentry_asgi._policy._body import clean_body, clean_body_text
 from otel_sentry_asgi._policy._collection import Collection
+from otel_sentry_asgi._policy._pairs import is_plain_text
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     IMPERSONAL,
@@ -30,7 +31,6 @@ from otel_sentry_asgi._policy._rules import (
     clean_query,
     clean_url,
     fold,
-    is_plain,
     is_secret_header,
     is_sensitive,
     secret_header_term,
@@ -59,7 +59,7 @@ class Rule(NamedTuple):
     because: str
     clean: Cleaner | None = None
     leaves_plain: bool = False
-    """A text stays as it is if it `is_plain`."""
+    """A text stays as it is if it `is_plain_text`."""
 
 
 def rule_of(key: str, of: Collection) -> Rule:
@@ -162,8 +162,9 @@ def _each(
 
 def _by_text(of: Collection, because: str) -> Rule:
     """For the value of a key that says nothing: the URLs in its text are cleaned, and values by
-    key (of breadcrumbs; OTel's attributes may become such) by their keys."""
-    text = text_cleaner(frozenset(), of.query, of.terms)
+    key, in the text or as such (of breadcrumbs; OTel's attributes may become such), by their
+    keys."""
+    text = text_cleaner(frozenset(), of.query, of.terms, of.denies)
 
     def by_key(values: Mapping[str, Any]) -> Any:
         return clean_body(values, of.denies, text)
@@ -171,9 +172,10 @@ def _by_text(of: Collection, because: str) -> Rule:
     others = _each(text, by_key)
 
     def clean(value: Any, around: Mapping[str, Any]) -> Any:
-        return value if type(value) is str and is_plain(value) else others(value, around)
+        return value if type(value) is str and is_plain_text(value) else others(value, around)
 
-    return Rule("kept, URLs in it cleaned", because, clean, leaves_plain=True)
+    does = "kept, URLs and values by key in it cleaned"
+    return Rule(does, because, clean, leaves_plain=True)
 
 
 def _description(_key: str, of: Collection) -> Rule:

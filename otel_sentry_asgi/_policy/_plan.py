@@ -8,7 +8,8 @@ from typing import Any, Final
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy._decide import DROP, Rule, dropped, filtered, is_free_text
 from otel_sentry_asgi._policy._memo import Memo
-from otel_sentry_asgi._policy._rules import FILTERED, is_plain
+from otel_sentry_asgi._policy._pairs import is_plain_text
+from otel_sentry_asgi._policy._rules import FILTERED
 from otel_sentry_asgi._policy._values import texts_in
 
 _WORTH_A_LOOK: Final = 3
@@ -50,7 +51,7 @@ class Plan:
         changing, text = self._changing, None
         if leaving_plain := self._leaving_plain:
             together = joined([values[key] for key in leaving_plain])
-            if together is not None and is_plain(together):
+            if together is not None and is_plain_text(together):
                 changing, text = self._changing_plain, together
         cleaned = values.copy() if type(values) is dict else dict(values)
         marked = list(self._filtered)

@@ -86,7 +86,9 @@ class Policy(Collection):
         self._header_rules: Memo[str, Rule] = Memo(lambda name: header_rule(name, self))
         self._plans = Shapes(lambda keys: Plan(keys, self._rules))
         self._header_plans = Shapes(lambda names: Plan(names, self._header_rules))
-        self._text = text_cleaner(_NO_SECRETS, self.query, self.terms)
+        self._text = text_cleaner(_NO_SECRETS, self.query, self.terms, self.denies)
+        # For the program's own and what the application chose: no values by key.
+        self._chosen = text_cleaner(_NO_SECRETS, self.query, self.terms)
 
     def clean(self, transaction: Transaction) -> Clean[Transaction]:
         """The transaction without what the policy forbids. Changes the payload in place."""
@@ -111,13 +113,21 @@ class Policy(Collection):
         return clean_strings(value, self._cleaner(secrets, value))
 
     def _cleaner(
-        self, secrets: frozenset[str], told: Any, without: Container[str] = ()
+        self,
+        secrets: frozenset[str],
+        told: Any,
+        without: Container[str] = (),
+        *,
+        chosen: bool = False,
     ) -> Callable[[str], str]:
-        """What cleans the texts in *told*, but for those below keys *without*."""
+        """What cleans the texts in *told*, but for those below keys *without*; *chosen* by the
+        application."""
         found = found_in(texts_in(told, without), secrets) if secrets else ()
         if len(found) > MOST_SECRETS:
             return all_filtered
-        return text_cleaner(found, self.query, self.terms) if found else self._text
+        if not found:
+            return self._chosen if chosen else self._text
+        return text_cleaner(found, self.query, self.terms, None if chosen else self.denies)
 
     def _take_out(self, notes: _Notes, secrets: frozenset[str]) -> None:
         """Take *secrets* out of what keys without a row hold, and of messages of exceptions. Names,
@@ -148,7 +158,7 @@ class Policy(Collection):
         clean = self._cleaner(secrets, told, _OF_CODE)
         for key in ("exception", "threads"):
             if key in texts:
-                texts[key] = _clean_told(texts[key], clean, self._text)
+                texts[key] = _clean_told(texts[key], clean, self._chosen)
         for key in ("logentry", "message"):
             if key in texts:
                 texts[key] = clean_strings(texts[key], clean)
@@ -169,11 +179,11 @@ class Policy(Collection):
                 self.clean_crumb(crumb)
             event["breadcrumbs"] = self.without(event["breadcrumbs"], secrets)
         parts = [event.get(part) for part in ("tags", "extra", "contexts", "fingerprint")]
-        clean = self._cleaner(long_ones(secrets), parts)
+        clean = self._cleaner(long_ones(secrets), parts, chosen=True)
         for part, scrubbed, cleaner in (
             ("tags", _NO_SECRETS, clean),
             ("extra", self.scrubbed, clean),
-            ("user", self.scrubbed, self._text),
+            ("user", self.scrubbed, self._chosen),
         ):
             if part in event and isinstance(event[part], MAPPING):
                 event[part] = self._by_own_keys(event[part], cleaner, scrubbed)
@@ -298,11 +308,11 @@ class Policy(Collection):
             kept = {key: value for key, value in kept.items() if key in _SAMPLING}
         release, text = kept.get("release"), joined(kept.values())
         if text is not None and type(release) is str and "@" in release:  # As in `shop@1.0`.
-            kept["release"] = self._text(release)
+            kept["release"] = self._chosen(release)
             text = text.replace(release, "")
         if text is None or not is_plain(text):
             others = {key: value for key, value in kept.items() if key != "transaction"}
-            kept.update(clean_strings(others, self._text))
+            kept.update(clean_strings(others, self._chosen))
         if "transaction" in kept:
             kept["transaction"] = self.label(kept["transaction"], attributes)
         return kept
@@ -354,7 +364,7 @@ class Policy(Collection):
         is in URLs."""
         tags = payload.get("tags") or {}
         for key, value in tags.items():
-            tags[key] = FILTERED if term_in(key, self.terms) else self._text(value)
+            tags[key] = FILTERED if term_in(key, self.terms) else self._chosen(value)
 
     def _clean_response(self, response: Mapping[str, Any], clean: Callable[[str], str]) -> Data:
         """Sentry's response context as the application may set it."""

@@ -1,0 +1,146 @@
+"""Values by key that are written in a text: JSON, what Python prints, connection strings.
+
+JSON may be cut, stand in a sentence or in other JSON, so it is not parsed. Each pattern takes no
+more than a name or its value, and what has been taken is not looked at again: the time is linear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from otel_sentry_asgi._patterns import later
+from otel_sentry_asgi._policy._rules import FILTERED, is_plain
+
+_NAMES: Final = later(
+    r"(?<=[(\[])b?(?P<mark>[\"'])(?P<first>[^\"'\\\n]{1,64})(?P=mark),\s?(?=b?[\"'])"
+    r"|(?P<quote>\\{0,3}[\"'])(?P<key>[^\"'\\\n]{1,64})(?P=quote)\s{0,8}:\s{0,8}"
+    r"|(?<![\w.-])(?P<name>[A-Za-z_][\w.-]{0,63})\s?=(?!=)\s?"
+)
+"""The beginning of a pair in a list, of one with a colon (also escaped), of one with an equals sign
+(also of an argument)."""
+
+_STRING: Final = later(
+    r"b?(?:\"[^\"\\]*(?:\\.[^\"\\]*)*(?:\"|\\?\Z)|'[^'\\]*(?:\\.[^'\\]*)*(?:'|\\?\Z))"
+    r"|\\{1,3}(?:\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))",
+    re.DOTALL,
+)
+_BARE: Final = later(r"[^\s,;}\])\"']+")
+_BRACKETS: Final = later(
+    r"\"[^\"\\]*(?:\\.[^\"\\]*)*\"?|'[^'\\]*(?:\\.[^'\\]*)*'?|(?P<open>[\[{(])|[\]})]", re.DOTALL
+)
+_HARMLESS: Final = frozenset({"null", "None", "true", "True", "false", "False", FILTERED})
+
+# What has no quotes is a value of a connection string, or any word behind a name. So only what is
+# called a password, or as plainly.
+_PASSWORD: Final = later(
+    r"(?:passw(?:or)?d|pwd|passphrase|secret|(?:access|account|api|private|secret)[_-]?key"
+    r"|(?:access|api|auth|bearer|id|refresh|security|session)[_-]?token|accesssignature)\Z",
+    re.IGNORECASE,
+)
+_QUOTE_INSIDE: Final = r"['\"](?![\s,:;}\])]|\Z)"
+_BRACED: Final = r"\{[^}]*(?:\}\}[^}]*)*(?:\}|\Z)"
+
+
+def _up_to(ends: str) -> re.Pattern[str]:
+    bare = rf"(?:[^'\"{ends}]|{_QUOTE_INSIDE})"
+    return later(rf"{_BRACED}{bare}*|{bare}+")
+
+
+# By what stands before the name.
+_UNQUOTED: Final = {
+    ";": _up_to(r";\n"),
+    ",": _up_to(r",;\s"),
+    "&": _up_to(r"&;\s"),
+    "?": _up_to(r"&;\s"),
+}
+_WORD: Final = _up_to(r";\s")
+_BEHIND: Final = ",)]}>."
+
+# A pair whose name has two letters and a quoted value, or ends as those of `_PASSWORD` do.
+_ASSIGNED: Final = later(r"=(?:(?<=[dDeEtTyYnN]=)|(?<=\w =)|(?<=\w\w=)b?['\"])")
+
+
+def may_hold_pairs(text: str) -> bool:
+    """Whether there is a sign of a pair."""
+    return (
+        '":' in text
+        or "':" in text
+        or ("=" in text and _ASSIGNED.search(text) is not None)
+        or "('" in text
+        or "(b'" in text
+    )
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether there is no sign of anything that a text may have to lose."""
+    return is_plain(text) and not may_hold_pairs(text)
+
+
+def hide_pairs(text: str, denies: Callable[[str], bool]) -> str:
+    """The text with `[Filtered]` for the values of keys that *denies* says so of."""
+    if not may_hold_pairs(text):
+        return text
+    pieces: list[str] = []
+    done = 0
+    pair = _NAMES.search(text)
+    while pair is not None:
+        at = pair.end()
+        denied = _denied(text, pair, denies)
+        if denied is not None:
+            pieces += (text[done:at], denied[0])
+            done = at = denied[1]
+        pair = _NAMES.search(text, at)
+    return "".join((*pieces, text[done:])) if pieces else text
+
+
+def _denied(
+    text: str, pair: re.Match[str], denies: Callable[[str], bool]
+) -> tuple[str, int] | None:
+    """What to write for the value that follows, and where it ends; None where it may stay."""
+    key, at = pair[pair.lastgroup or 0], pair.end()
+    string = _STRING.match(text, at)
+    if string is not None:
+        quote = string[0].lstrip("b")
+        quote = quote[: len(quote) - len(quote.lstrip("\\")) + 1]
+        return (f"{quote}{FILTERED}{quote}", string.end()) if denies(key) else None
+    if pair.lastgroup == "name":
+        return _unquoted(text, pair) if _PASSWORD.search(key) else None
+    if not denies(key):
+        return None
+    if text.startswith(("[", "{", "("), at):
+        end = _end_of(text, at)
+    else:
+        bare = _BARE.match(text, at)
+        if bare is None or bare[0] in _HARMLESS:
+            return None
+        end = bare.end()
+    quote = pair["quote"]
+    return f"{quote}{FILTERED}{quote}", end
+
+
+def _unquoted(text: str, pair: re.Match[str]) -> tuple[str, int] | None:
+    start = pair.start()
+    before = text[max(0, start - 2) : start].rstrip()[-1:]
+    value = _UNQUOTED.get(before, _WORD).match(text, pair.end())
+    if value is None or value[0] in _HARMLESS:
+        return None
+    if value[0].startswith("{"):
+        return FILTERED, value.end()
+    # What closes the sentence or the call around it stays.
+    bare = value[0].removeprefix(FILTERED)
+    return FILTERED, value.end() - len(bare) + len(bare.rstrip(_BEHIND))
+
+
+def _end_of(text: str, at: int) -> int:
+    """Where what a bracket opens is closed."""
+    depth = 0
+    for token in _BRACKETS.finditer(text, at):
+        if token["open"]:
+            depth += 1
+        elif token[0] in ("]", "}", ")"):
+            depth -= 1
+            if not depth:
+                return token.end()
+    return len(text)
