@@ -121,6 +121,55 @@ def vars_of(event: Any) -> Any:
     return event["exception"]["values"][0]["stacktrace"]["frames"][0].get("vars")
 
 
+def locals_of(policy: Any, **variables: Any) -> Any:
+    event = frames(in_app=True, vars=variables)
+    policy.clean_error(event)
+    return vars_of(event)
+
+
+@pytest.mark.parametrize("name", ["cookies", "request_cookies", "'cookies'"])
+@pytest.mark.parametrize("printed", [str, repr])
+def test_what_is_called_cookies_leaves_by_the_rule_of_cookies(
+    name: str, printed: Callable[[str], str]
+) -> None:
+    theme, token = printed("theme"), printed("my_token")
+    given = {theme: "'dark'", token: "'x'"}
+    filtered = dict.fromkeys(given, FILTERED)
+    for variables in ({name: given}, {"kwargs": {name: given}}, {"a": [{name: given}]}):
+        told = json.dumps(variables)
+        assert locals_of(PRIVATE, **variables) == json.loads(
+            told.replace(json.dumps(given), json.dumps(filtered))
+        )
+        assert locals_of(OPEN, **variables) == json.loads(
+            told.replace(json.dumps(given), json.dumps({**given, token: FILTERED}))
+        )
+
+
+def test_cookies_without_keys_to_judge_by_are_filtered() -> None:
+    jar = "<RequestsCookieJar[<Cookie theme=dark for h/>]>"
+    given = {"cookies": jar, "n": {"cookies": ["theme=dark", ["theme", "dark"]]}}
+    for policy in (PRIVATE, OPEN):
+        assert locals_of(policy, **given) == {
+            "cookies": FILTERED,
+            "n": {"cookies": FILTERED},
+        }
+    for harmless in ({"cookies": 3}, {"cookies": None}, {"accept_cookies": True}):
+        assert locals_of(PRIVATE, **harmless) == harmless
+
+
+@pytest.mark.parametrize("name", ["headers", "extra_headers", "'headers'"])
+def test_what_is_called_headers_leaves_by_the_rule_of_headers(name: str) -> None:
+    given = {"'accept'": "'y'", "DPoP": "'x'", "'from'": "'x'", "'via'": "'x'"}
+    assert locals_of(PRIVATE, **{name: given}) == {
+        name: {"'accept'": "'y'", "DPoP": FILTERED, "'from'": FILTERED, "'via'": FILTERED}
+    }
+    assert locals_of(OPEN, **{name: given}) == {name: {**given, "DPoP": FILTERED}}
+    pairs = [["b'dpop'", "b'x'"], ["'accept'", "'y'"], "z"]
+    assert locals_of(PRIVATE, **{name: pairs}) == {
+        name: [["b'dpop'", FILTERED], ["'accept'", "'y'"], "z"]
+    }
+
+
 def test_frames_of_the_application_keep_their_locals_but_for_sensitive_names() -> None:
     event = PRIVATE.clean_error(frames(in_app=True)).payload
     assert vars_of(event) == {"password": FILTERED, "user": "bob"}

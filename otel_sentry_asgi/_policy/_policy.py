@@ -9,7 +9,7 @@ from otel_sentry_asgi._model import Data, ErrorEvent, Shared, SpanPayload, Trans
 from otel_sentry_asgi._patterns import later
 from otel_sentry_asgi._policy._body import clean_body
 from otel_sentry_asgi._policy._collection import Collection
-from otel_sentry_asgi._policy._decide import Rule, header_rule, rule_of
+from otel_sentry_asgi._policy._decide import Rule, dropped, filtered, header_rule, rule_of
 from otel_sentry_asgi._policy._memo import Memo, Shapes
 from otel_sentry_asgi._policy._plan import Plan, joined
 from otel_sentry_asgi._policy._remarks import mark, mark_all, removed
@@ -27,6 +27,8 @@ from otel_sentry_asgi._policy._rules import (
 )
 from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
 from otel_sentry_asgi._policy._values import (
+    COOKIES,
+    HEADERS,
     MOST_SECRETS,
     all_filtered,
     clean_strings,
@@ -448,7 +450,14 @@ class Policy(Collection):
                 self.headers,
                 self.terms,
                 raw=self.user_info,
+                denied_in={COOKIES: self._denies_cookie, HEADERS: self._denies_header},
             )
+
+    def _denies_cookie(self, name: str) -> bool:
+        return not self.cookies.allows(name, self.terms)
+
+    def _denies_header(self, name: str) -> bool:
+        return self._header_rules[name].clean in (dropped, filtered)
 
     def _allows_variable(self, name: str) -> bool:
         return self.frame_variables.allows(name, self.terms)

@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
@@ -25,6 +26,7 @@ from otel_sentry_asgi._policy._rules import (
     clean_path_parameters,
     clean_query,
     clean_url,
+    fold,
     hide_credentials,
     is_secret_header,
 )
@@ -283,6 +285,10 @@ def texts_in(value: Any, without: Container[Any] = ()) -> str:
     return "\n".join([texts_in(item, without) for item in value])
 
 
+COOKIES: Final = "cookies"
+HEADERS: Final = "headers"
+
+
 def clean_vars(
     variables: Mapping[str, Any],
     allows: Callable[[str], bool],
@@ -290,34 +296,48 @@ def clean_vars(
     terms: tuple[str, ...],
     *,
     raw: bool = True,
+    denied_in: Mapping[str, Callable[[str], bool]] = MappingProxyType({}),
 ) -> Data:
     """Frame locals, as sentry-sdk serialises them, without sensitive names and raw request data;
-    unless *raw*, without long bytes."""
+    unless *raw*, without long bytes. *denied_in* says of `cookies` and `headers` which keys are
+    denied in what is called so."""
 
-    def cleaned(key: str, value: Any) -> Any:
-        if key and (not allows(name := _unprinted(key)) or is_secret_header(name, headers, terms)):
-            return FILTERED
+    def cleaned(key: str, value: Any, denies: Callable[[str], bool] | None = None) -> Any:
+        name = _unprinted(key)
+        if key:
+            if not allows(name) or is_secret_header(name, headers, terms):
+                return FILTERED
+            if denies is not None and denies(name):
+                return FILTERED
+            bag = fold(name).rpartition("-")[2]
+            denies = denied_in.get(bag)
+            if denies is not None and bag == COOKIES and not isinstance(value, Mapping):
+                return FILTERED if isinstance(value, (str, list, tuple)) and value else value
         if isinstance(value, Mapping):
             if _is_asgi_scope(value):
                 return FILTERED
-            return {name: cleaned(str(name), item) for name, item in value.items()}
+            return {name: cleaned(str(name), item, denies) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return _cleaned_items(value)
+            return _cleaned_items(value, denies)
         if not isinstance(value, str):
             return value
         is_private = _CARRIERS.search(value) or (not raw and _BYTES.match(value))
         return FILTERED if is_private else value
 
-    def _cleaned_items(items: list[Any] | tuple[Any, ...]) -> list[Any]:
-        if len(items) == 2 and isinstance(items[0], str) and _is_secret_header(items[0]):
+    def _cleaned_items(
+        items: list[Any] | tuple[Any, ...], denies: Callable[[str], bool] | None
+    ) -> list[Any]:
+        if len(items) == 2 and isinstance(items[0], str) and _is_secret_header(items[0], denies):
             return [items[0], FILTERED]
-        return [cleaned("", item) for item in items]
+        return [cleaned("", item, denies) for item in items]
 
-    def _is_secret_header(text: str) -> bool:
+    def _is_secret_header(text: str, denies: Callable[[str], bool] | None) -> bool:
         name = _RAW_NAME.match(text)
         if name is None:
             return False
         header = name.group(1).lower()
+        if denies is not None and denies(header):
+            return True
         return SENSITIVE[header, terms] or is_secret_header(header, headers, terms)
 
     return {name: cleaned(name, value) for name, value in variables.items()}
