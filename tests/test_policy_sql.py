@@ -105,6 +105,76 @@ def test_sqlite_takes_double_quotes_for_both() -> None:
     assert without_literals('ON "a"."x" = "b"."x"', "sqlite") == 'ON "a"."x" = "b"."x"'
 
 
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ('select lower("alice"), count("a") from t', 'select lower(?), count("a") from t'),
+        (
+            'where a = upper("t"."b") or instr(b, "alice")',
+            'where a = upper("t"."b") or instr(b, ?)',
+        ),
+        (
+            'select coalesce("name", "alice") from (select "name" from t)',
+            'select coalesce("name", ?) from (select "name" from t)',
+        ),
+    ],
+)
+def test_what_functions_of_texts_take_in_sqlite_is_a_string(statement: str, expected: str) -> None:
+    for given in (statement, expected):
+        assert without_literals(given, "sqlite") == expected
+
+
+@pytest.mark.parametrize("system", ["sqlite", "mssql", "", "other_sql"])
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (
+            'update t set "n" = case when a then "n" else "alice" end',
+            'update t set "n" = case when a then "n" else ? end',
+        ),
+        (
+            'select case when a then "n" else "alice" end from t order by t."n"',
+            'select case when a then "n" else ? end from t order by t."n"',
+        ),
+        (
+            'alter table "t" alter column "t"."n" set default "n"',
+            'alter table "t" alter column "t"."n" set default "n"',
+        ),
+    ],
+)
+def test_what_is_a_name_elsewhere_in_the_statement_stays(
+    system: str, statement: str, expected: str
+) -> None:
+    """Whatever it is here, it says nothing that the statement would not say anyway."""
+    for given in (statement, expected):
+        assert without_literals(given, system) == expected
+
+
+@pytest.mark.parametrize("system", ["", "other_sql", "something new"])
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (
+            'SELECT "t"."id", "alice" FROM "t" JOIN "v" ON "t"."a" = "v"."b"',
+            'SELECT "t"."id", ? FROM "t" JOIN "v" ON "t"."a" = "v"."b"',
+        ),
+        ('DELETE FROM "t" WHERE "t"."a" = "alice"', 'DELETE FROM "t" WHERE "t"."a" = ?'),
+        ('INSERT INTO "t" VALUES ("alice")', 'INSERT INTO "t" VALUES (?)'),
+        ('UPDATE "t" SET "a" = "alice"', 'UPDATE "t" SET "a" = ?'),
+        ('SELECT a AS "b" FROM "alice cooper"', 'SELECT a AS "b" FROM ?'),
+        (
+            'SELECT trim(both "x" from "alice"), (select a from "t")',
+            'SELECT trim(both ? from ?), (select a from "t")',
+        ),
+    ],
+)
+def test_of_an_unknown_system_names_stay_where_no_string_can_be(
+    system: str, statement: str, expected: str
+) -> None:
+    for given in (statement, expected):
+        assert without_literals(given, system) == expected
+
+
 LOOSE = ["sqlite", "informix", "sybase", "mssql", "Microsoft.SQL_Server", "firebird"]
 
 

@@ -62,7 +62,7 @@ def _tokens(dialect: tuple[str, ...], marks: str = "") -> re.Pattern[str]:
     return re.compile(pattern + (_MARK if marks else ""), re.DOTALL | re.IGNORECASE)
 
 
-_QUOTED: Final = r'(?P<quoted>"[^"]*(?:""[^"]*)*")|'
+_QUOTED: Final = r'(?P<quoted>"[^"]*(?:""[^"]*)*"(?!"))|'
 _MARK: Final = r"|(?P<mark>[(),.;?]|[=<>!|+*/%&^~-]|[^\W\d]\w*)"
 
 
@@ -129,8 +129,8 @@ def _without_literals(statement: str, system: str) -> str:
         return _tokens(dialect).sub(_replace, statement)
     # Whether a backslash escapes the quote depends on dialect and settings of the server.
     sure = _DOUBTFUL.split(statement, maxsplit=1)
-    if '"' in sure[0] and system in _LOOSE:
-        kept = _tokens(dialect, _QUOTED).sub(_by_position(dialect is _SQLITE), sure[0])
+    if '"' in sure[0] and (system in _LOOSE or dialect is _UNKNOWN):
+        kept = _by_position(sure[0], dialect)
     else:
         kept = _tokens(dialect).sub(_replace, sure[0])
     return kept + (" ?" if len(sure) > 1 else "")
@@ -163,22 +163,54 @@ _BEFORE_VALUES: Final = frozenset(
 )
 _SECOND_WORDS: Final = frozenset({("starting", "with"), ("similar", "to"), ("is", "not")})
 _LISTS: Final = frozenset({"values", "value", "in"})
+# Functions whose arguments are texts more often than bare names of columns.
+_OF_TEXTS: Final = frozenset(
+    {
+        *("lower", "upper", "trim", "ltrim", "rtrim", "instr", "replace", "substr", "substring"),
+        *("length", "concat", "concat_ws", "printf", "format", "hex", "quote", "unicode", "like"),
+        *("glob", "coalesce", "ifnull", "nullif", "date", "time", "datetime", "strftime"),
+        *("json", "json_extract", "json_set", "json_insert", "json_replace"),
+    }
+)
+# What a name follows in any dialect; of FROM that of a query, not that of `trim(both a from b)`.
+_BEFORE_NAMES: Final = frozenset({"join", "into", "update", "table", "as", "set"})
 _PLAIN_NAME: Final = later(r'"[A-Za-z_][\w$]*"')
 _DOT: Final = later(r"\s*\.")
 
 
-def _by_position(strict: bool) -> Callable[[re.Match[str]], str]:
+def _by_position(statement: str, dialect: tuple[str, ...]) -> str:
+    """The statement, cleaned from its beginning by where the texts in double quotes stand. What is
+    a name somewhere in it is one everywhere: to drop it elsewhere would hide nothing."""
+    tokens, names, strings = _tokens(dialect, _QUOTED), set[str](), set[str]()
+    kept = tokens.sub(_replacer(dialect, names, strings), statement)
+    if names.isdisjoint(strings):
+        return kept
+    return tokens.sub(_replacer(dialect, names, strings, frozenset(names)), statement)
+
+
+def _replacer(
+    dialect: tuple[str, ...],
+    names: set[str],
+    strings: set[str],
+    known: frozenset[str] = frozenset(),
+) -> Callable[[re.Match[str]], str]:
     """Like `_replace`, for one statement from its beginning: what stands in double quotes is a
-    string behind an operator and in the parentheses of VALUES and IN, else a name; *strict*: only
-    if it looks like one."""
+    string behind an operator and in the parentheses of VALUES and IN, else a name; in SQLite only
+    if it looks like one; in an unknown dialect only where no string can be. Adds to *names* and
+    *strings* what it takes for such; *known* are names."""
     before, between = "", False
     values, opens = [False], [False]  # By depth: whether values are in it; whether `(` opens them.
+    queries = [False]  # By depth: whether it has a query's verb.
+    lists = _LISTS | _OF_TEXTS if dialect is _SQLITE else _LISTS
 
     def is_string(match: re.Match[str]) -> bool:
-        if strict and not _PLAIN_NAME.fullmatch(match.group()):
+        is_name = dialect is _BRACKETS or dialect is _STANDARD or _PLAIN_NAME.fullmatch(match[0])
+        if not is_name:
             return True
-        if before == "." or _DOT.match(match.string, match.end()):
+        if match[0] in known or before == "." or _DOT.match(match.string, match.end()):
             return False
+        if dialect is _UNKNOWN:
+            return before not in _BEFORE_NAMES and not (before == "from" and queries[-1])
         return values[-1] or before in _BEFORE_VALUES
 
     def replace(match: re.Match[str]) -> str:
@@ -186,19 +218,27 @@ def _by_position(strict: bool) -> Callable[[re.Match[str]], str]:
         kind, text = match.lastgroup, match.group()
         if kind == "comment":
             return " "
-        if kind == "literal" or (kind == "quoted" and is_string(match)):
+        if kind == "literal":
             before = "?"
             return "?"
+        if kind == "quoted":
+            if is_string(match):
+                strings.add(text)
+                before = "?"
+                return "?"
+            names.add(text)
         if kind != "mark":
             before = '"'
         elif text == "(":
             values.append(values[-1] or opens[-1] or before in _BEFORE_VALUES)
             opens.append(False)
+            queries.append(False)
             before = text
         elif text == ")":
             if len(values) > 1:
                 values.pop()
                 opens.pop()
+                queries.pop()
             before = text
         elif text in ",.;?":
             before = text
@@ -208,9 +248,11 @@ def _by_position(strict: bool) -> Callable[[re.Match[str]], str]:
 
     def noted(word: str) -> None:
         nonlocal before, between
-        opens[-1] = word in _LISTS
+        opens[-1] = word in lists
         if word == "select":
             values[-1] = False
+        if word in ("select", "delete"):
+            queries[-1] = True
         if between and word == "and":
             word = "between"
             between = False
