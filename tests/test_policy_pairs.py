@@ -64,6 +64,15 @@ LOGIN = {"user": "bob", "password": "hunter2", "n": 5}
             '{"dsn": "host=h password=[Filtered]", "a": 1}',
         ),
         ("aws_secret_access_key=hunter2", "aws_secret_access_key=[Filtered]"),
+        ("run --password=hunter2 --n=1", "run --password=[Filtered] --n=1"),
+        # Lines of headers, and tokens that say what they are.
+        (
+            "Illegal header value b'Bearer sk-hunter2 '",
+            "Illegal header value b'Bearer [Filtered] '",
+        ),
+        ("-H 'authorization: Basic aHVudGVy' -v", "-H 'authorization: Basic [Filtered]' -v"),
+        ("A: 1\r\nCookie: a=b; c=d\r\nB: 2", "A: 1\r\nCookie: [Filtered]\r\nB: 2"),
+        ("bad eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.hunter-2_x!", "bad [Filtered]!"),
     ],
 )
 def test_what_stands_by_a_sensitive_key_in_a_text_is_filtered(text: str, expected: str) -> None:
@@ -89,6 +98,9 @@ def test_what_stands_by_a_sensitive_key_in_a_text_is_filtered(text: str, expecte
         "a = 'b', c='d'",
         "it's 5 o'clock: 'tis",
         "text/html;q=0.9",
+        "use Bearer authentication, the bearer of 2 tokens",
+        "Authorization: none given; cookie: not set",
+        "eyJ is how they begin",
     ],
 )
 def test_other_texts_stay_as_they_are(text: str) -> None:
@@ -137,6 +149,7 @@ def test_source_lines_and_what_the_application_puts_on_its_scopes_stay() -> None
             "aaaa",
             "a.a",
         ),
+        *("bearer ", "Bearer a", "authorization: basic ", "cookie: a", "eyJ", "eyJaaaaaaaa.", "--"),
         *("auth=' ", '"auth":[', "= ", ",pwd=a", "passwordpassword"),
     ],
 )

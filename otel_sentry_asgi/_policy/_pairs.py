@@ -1,4 +1,5 @@
-"""Values by key that are written in a text: JSON, what Python prints, connection strings.
+"""Values by key that are written in a text (JSON, what Python prints, connection strings), and
+tokens that say what they are.
 
 JSON may be cut, stand in a sentence or in other JSON, so it is not parsed. Each pattern takes no
 more than a name or its value, and what has been taken is not looked at again: the time is linear.
@@ -16,7 +17,7 @@ from otel_sentry_asgi._policy._rules import FILTERED, is_plain
 _NAMES: Final = later(
     r"(?<=[(\[])b?(?P<mark>[\"'])(?P<first>[^\"'\\\n]{1,64})(?P=mark),\s?(?=b?[\"'])"
     r"|(?P<quote>\\{0,3}[\"'])(?P<key>[^\"'\\\n]{1,64})(?P=quote)\s{0,8}:\s{0,8}"
-    r"|(?<![\w.-])(?P<name>[A-Za-z_][\w.-]{0,63})\s?=(?!=)\s?"
+    r"|(?<![\w.])(?P<name>[A-Za-z_][\w.-]{0,63})\s?=(?!=)\s?"
 )
 """The beginning of a pair in a list, of one with a colon (also escaped), of one with an equals sign
 (also of an argument)."""
@@ -73,9 +74,29 @@ def may_hold_pairs(text: str) -> bool:
     )
 
 
+# Headers as they are sent, tokens behind their scheme (which are no words: they have digits), JWTs.
+_TOKENS: Final = later(
+    r"((?i:\bbearer) +)(?=[\w.~+/-]*\d)[\w.~+/-]{8,}=*"
+    r"|((?i:\bauthorization: ?(?:basic|bearer|token|digest|negotiate|apikey|aws4-hmac-sha256)) +)"
+    r"[^\r\n'\"]+"
+    r"|((?i:\b(?:set-)?cookie: ?))[^\s=;,'\"]{1,64}=[^\r\n'\"]*"
+    r"|\beyJ[\w-]{8,}\.[\w.-]+"
+)
+
+
+def may_hold_tokens(text: str) -> bool:
+    """Whether there is a sign of what `hide_tokens` looks for."""
+    return "eyJ" in text or "earer " in text or "ization:" in text or "ookie:" in text
+
+
+def hide_tokens(text: str) -> str:
+    """The text with `[Filtered]` for tokens."""
+    return _TOKENS.sub(rf"\1\2\3{FILTERED}", text) if may_hold_tokens(text) else text
+
+
 def is_plain_text(text: str) -> bool:
     """Whether there is no sign of anything that a text may have to lose."""
-    return is_plain(text) and not may_hold_pairs(text)
+    return is_plain(text) and not may_hold_pairs(text) and not may_hold_tokens(text)
 
 
 def hide_pairs(text: str, denies: Callable[[str], bool]) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, unquote_plus
 
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._patterns import later
-from otel_sentry_asgi._policy._pairs import hide_pairs
+from otel_sentry_asgi._policy._pairs import hide_pairs, hide_tokens
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     INSENSITIVE,
@@ -234,7 +234,7 @@ def text_cleaner(
 
     def clean(text: str) -> str:
         if denies is not None:
-            text = hide_pairs(text, denies)
+            text = hide_tokens(hide_pairs(text, denies))
         text = clean_path_parameters(hide_credentials(text), query, terms)
         if ("?" in text or "#" in text) and ("=" in text or "://" in text):
             plain = _QUERY.sub(clean_match, text)
