@@ -153,6 +153,34 @@ ROWS: list[tuple[str, Any, tuple[Any, Any, Any, Any]]] = [
         (DROP, KEEP, KEEP, DROP),
     ),
     ("gen_ai.request.model gen_ai.usage.input_tokens", "x", (KEEP, KEEP, KEEP, KEEP)),
+    # OpenInference, Pydantic AI, Traceloop.
+    (
+        "embedding.embeddings.0.embedding.text embedding.text reranker.query "
+        "reranker.input_documents.0.document.content llm.prompt_template.variables "
+        "retrieval.documents.0.document.content reranker.output_documents.0.document.content "
+        "tool.parameters tool_arguments tool_response pydantic_ai.all_messages "
+        "all_messages_events gen_ai.request.prompt",
+        "x",
+        (DROP, KEEP, KEEP, DROP),
+    ),
+    ("gen_ai.request.headers llm.headers", "x", (FILTERED, FILTERED, FILTERED, FILTERED)),
+    (
+        "graphql.param.mail graphql.args graphql.arg.mail graphql.source",
+        "x",
+        (DROP, KEEP, KEEP, DROP),
+    ),
+    (
+        "elasticsearch.url elasticsearch.target elasticsearch.params elasticsearch.id "
+        "db.mongodb.query db.redis.args",
+        "x",
+        (DROP, KEEP, KEEP, DROP),
+    ),
+    (
+        "client.ip client_ip remote_addr remote_ip http.remote_addr x_forwarded_for x_real_ip",
+        "192.0.2.7",
+        (DROP, KEEP, KEEP, DROP),
+    ),
+    ("celery.routing_key celery.delivery_info", "{'routing_key': 'a'}", (KEEP,) * 4),
     ("exception.message sentry.status.message", "x", (DROP, KEEP, KEEP, DROP)),
     ("exception.stacktrace", "x", (DROP, DROP, DROP, DROP)),
     ("exception.type error.type", "x", (KEEP, KEEP, KEEP, KEEP)),
@@ -215,7 +243,8 @@ def test_what_may_be_prompt_or_answer_stays_where_both_do(inputs: bool, outputs:
 
 PEER = """
     net.peer.ip net.peer.port net.peer.name net.sock.peer.addr net.sock.peer.port
-    net.sock.peer.name network.peer.address network.peer.port
+    net.sock.peer.name network.peer.address network.peer.port peer.address peer.ipv4 peer.ipv6
+    peer.hostname
 """
 
 

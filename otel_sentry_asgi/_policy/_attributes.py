@@ -93,10 +93,16 @@ TABLE: Final[tuple[Row, ...]] = (
         "The client's address.",
     ),
     _row(
+        Category.USER,
+        "client.ip client_ip remote_addr remote_ip http.remote_addr x_forwarded_for x_real_ip",
+        "The same, as applications call it.",
+    ),
+    _row(
         Category.PEER,
         """
         net.peer.ip net.peer.port net.peer.name net.sock.peer.addr net.sock.peer.port
         net.sock.peer.name network.peer.address network.peer.port net.sock.host.addr
+        peer.address peer.ipv4 peer.ipv6 peer.hostname
         """,
         "The peer of a server span is a client, that of other spans a server.",
     ),
@@ -167,6 +173,7 @@ TABLE: Final[tuple[Row, ...]] = (
         """,
         "As the headers with certificates and cookies.",
     ),
+    _row(Category.SECRET, "gen_ai.request.headers llm.headers", "Models are called with keys."),
     _row(
         Category.STATEMENT,
         "db.statement db.query.text",
@@ -188,7 +195,8 @@ TABLE: Final[tuple[Row, ...]] = (
         db.user db.params db.parameters db.sql.bindings db.sql.parameters db.statement.parameters
         db.statement.params db.query.parameters db.operation.parameters db.redis.parameters
         db.redis.key cache.key db.statement.parameter. db.query.parameter. db.operation.parameter.
-        db.elasticsearch.path_parts.
+        db.elasticsearch.path_parts. elasticsearch.url elasticsearch.target elasticsearch.params
+        elasticsearch.id db.mongodb.query db.redis.args
         """,
         "Values of statements. Keys of caches and documents are made of people's ids.",
     ),
@@ -222,15 +230,25 @@ TABLE: Final[tuple[Row, ...]] = (
         """,
         "Names and numbers.",
     ),
-    _row(Category.GRAPHQL_DOCUMENT, "graphql.document", "Literals are written into it."),
-    _row(Category.GRAPHQL_VARIABLES, "graphql.variables", "Values of a document."),
+    _row(
+        Category.GRAPHQL_DOCUMENT,
+        "graphql.document graphql.source",
+        "Literals are written into it.",
+    ),
+    _row(
+        Category.GRAPHQL_VARIABLES,
+        "graphql.variables graphql.param. graphql.arg. graphql.args",
+        "Values of a document.",
+    ),
     _row(
         Category.GEN_AI_INPUT,
         """
         gen_ai.input.messages gen_ai.prompt gen_ai.system_instructions gen_ai.request.messages
         gen_ai.retrieval.query.text gen_ai.tool.call.arguments gen_ai.tool.input
         gen_ai.content.prompt gen_ai.embeddings.input llm.prompts llm.input_messages
-        ai.input_messages ai.texts traceloop.entity.input input.value
+        ai.input_messages ai.texts traceloop.entity.input input.value gen_ai.request.prompt
+        embedding.embeddings. embedding.text reranker.query reranker.input_documents.
+        llm.prompt_template.variables tool.parameters tool_arguments
         """,
         "What was asked of a model.",
     ),
@@ -240,11 +258,16 @@ TABLE: Final[tuple[Row, ...]] = (
         gen_ai.output.messages gen_ai.completion gen_ai.response.text gen_ai.tool.call.result
         gen_ai.retrieval.documents gen_ai.tool.output gen_ai.content.completion
         gen_ai.response.tool_calls llm.completions llm.output_messages ai.responses
-        traceloop.entity.output output.value
+        traceloop.entity.output output.value retrieval.documents. reranker.output_documents.
+        tool_response
         """,
         "What it answered.",
     ),
-    _row(Category.GEN_AI, "gen_ai.event.content", "One or the other."),
+    _row(
+        Category.GEN_AI,
+        "gen_ai.event.content pydantic_ai.all_messages all_messages_events",
+        "One or the other.",
+    ),
     _row(
         Category.TEXT,
         "exception.message sentry.status.message error.message rpc.jsonrpc.error_message",
@@ -291,7 +314,8 @@ TABLE: Final[tuple[Row, ...]] = (
         Category.KEEP,
         """
         messaging.rabbitmq.routing_key messaging.rabbitmq.destination.routing_key aws.s3.key
-        feature_flag.key llm.token_count. llm.usage. gen_ai.token.type gen_ai.cost.
+        celery.routing_key celery.delivery_info feature_flag.key llm.token_count. llm.usage.
+        gen_ai.token.type gen_ai.cost.
         gen_ai.response.time_to_first_token gen_ai.response.tokens_per_second
         ai.prompt_tokens.used ai.completion_tokens.used ai.total_tokens.used
         device.processor_count device.processor_frequency process.session_leader.pid
