@@ -180,7 +180,7 @@ CLEANERS: dict[str, Callable[[str], Any]] = {
     "url": lambda text: clean_url(text, PRIVATE.query),
     "query": lambda text: clean_query(text, PRIVATE.query),
     "baggage": lambda text: clean_baggage(text, PRIVATE.query),
-    "text": text_cleaner(frozenset({"secret"}), PRIVATE.query, (), PRIVATE.denies),
+    "text": text_cleaner(frozenset({"secret"}), PRIVATE.query, (), PRIVATE._told),
     "name": PRIVATE.text,
     "body": lambda text: clean_body_text(text, lambda key: False),
     "locals": lambda text: clean_vars(

@@ -1,5 +1,8 @@
 """Statements keep their shape and lose their literals, in every dialect."""
 
+import time
+from typing import Any
+
 import pytest
 
 from otel_sentry_asgi._policy._sql import (
@@ -8,7 +11,9 @@ from otel_sentry_asgi._policy._sql import (
     _LOOSE,
     is_command,
     without_literals,
+    without_values,
 )
+from tests.policies import OPEN, PRIVATE
 
 # One or two of each dialect.
 EVERY_SYSTEM = [
@@ -316,6 +321,62 @@ def test_sql_is_no_command() -> None:
     assert len(set(_BY_SYSTEM.values())) == len({_BY_SYSTEM.get(one) for one in EVERY_SYSTEM}) - 1
 
 
+# -- messages of databases -------------------------------------------------------------------------
+
+SAID = [
+    (
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: u.mail\n"
+        "[SQL: INSERT INTO u (mail, a) VALUES (?, 'alice')]\n"
+        "[parameters: ('alice]', 1)]\n(Background on this error at: https://sqlalche.me/e/20/gkpj)",
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: u.mail\n"
+        "[SQL: INSERT INTO u (mail, a) VALUES (?, ?)]\n"
+        "[parameters: [Filtered]]\n(Background on this error at: https://sqlalche.me/e/20/gkpj)",
+    ),
+    ("[SQL: SELECT 'alice'", "[SQL: SELECT ?"),
+    (
+        'duplicate key value violates unique constraint "u_mail"\n'
+        "DETAIL:  Key (mail)=(al)ice) already exists.\n",
+        'duplicate key value violates unique constraint "u_mail"\n'
+        "DETAIL:  Key (mail)=([Filtered]) already exists.\n",
+    ),
+    ("Failing row contains (1, alice, null).", "Failing row contains ([Filtered])."),
+    (
+        "(1062, \"Duplicate entry 'al'ice' for key 'u.mail'\")",
+        "(1062, \"Duplicate entry '[Filtered]' for key 'u.mail'\")",
+    ),
+    ("The duplicate key value is (alice).", "The duplicate key value is ([Filtered])."),
+    (
+        "invalid input syntax for type uuid: \"alice\"\nLINE 1: ... a = 'alice'\n  ^",
+        'invalid input syntax for type uuid: "[Filtered]"\nLINE 1: ... a = ?\n  ^',
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SAID)
+def test_messages_of_databases_lose_their_values_where_statements_do(
+    text: str, expected: str
+) -> None:
+    for given in (text, expected):
+        event: Any = {
+            "exception": {"values": [{"value": given}]},
+            "logentry": {"formatted": given},
+            "breadcrumbs": {"values": [{"message": given}]},
+        }
+        PRIVATE.clean_error(event)
+        assert event["exception"]["values"] == [{"value": expected}]
+        assert event["logentry"] == {"formatted": expected}
+        assert event["breadcrumbs"]["values"] == [{"message": expected}]
+    assert OPEN.free_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["f(key)=(a)", "duplicate key value violates a constraint", "LINE 5: x = 'a'", "[SQL]"],
+)
+def test_other_messages_stay(text: str) -> None:
+    assert PRIVATE.free_text(text) == text
+
+
 # -- time -----------------------------------------------------------------------------------------
 
 HOSTILE = [
@@ -359,6 +420,27 @@ HOSTILE = [
     "1d$a$",
     '= 12345"a"',
 ]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "[SQL: ",
+            "[parameters: ",
+            "Key (a)=(",
+            "Key (",
+            "Duplicate entry '",
+            "Failing row contains (",
+        ),
+        *("duplicate key value is (", "LINE 1: '", "invalid input syntax for a: ", "]", ")", "\n"),
+    ],
+)
+def test_hostile_messages_take_no_more_than_their_length(piece: str) -> None:
+    began = time.perf_counter()
+    for start in ("", "[SQL: ", "LINE 1: Key (a)=("):
+        without_values(start + piece * (200_000 // len(piece)))
+    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("system", [*EVERY_SYSTEM, "redis"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from otel_sentry_asgi._patterns import later
+from otel_sentry_asgi._policy._pairs import hide_pairs, hide_tokens
 from otel_sentry_asgi._policy._rules import (
     IMPERSONAL,
     INSENSITIVE,
@@ -75,6 +76,10 @@ class Collection:
             or key.lower() in self.scrubbed
             or is_secret_header(key, self.headers, self.terms)
         )
+
+    def hide(self, text: str) -> str:
+        """The text without values of keys that are denied, and without tokens."""
+        return hide_tokens(hide_pairs(text, self.denies))
 
     def allows(self, key: str) -> bool:
         """Whether an attribute in no row of the table may leave."""

@@ -164,7 +164,7 @@ def _by_text(of: Collection, because: str) -> Rule:
     """For the value of a key that says nothing: the URLs in its text are cleaned, and values by
     key, in the text or as such (of breadcrumbs; OTel's attributes may become such), by their
     keys."""
-    text = text_cleaner(frozenset(), of.query, of.terms, of.denies)
+    text = text_cleaner(frozenset(), of.query, of.terms, of.hide)
 
     def by_key(values: Mapping[str, Any]) -> Any:
         return clean_body(values, of.denies, text)

@@ -25,7 +25,7 @@ from otel_sentry_asgi._policy._rules import (
     without_credentials,
     without_encoded_query,
 )
-from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals
+from otel_sentry_asgi._policy._sql import is_command, system_of, without_literals, without_values
 from otel_sentry_asgi._policy._values import (
     COOKIES,
     HEADERS,
@@ -88,7 +88,7 @@ class Policy(Collection):
         self._header_rules: Memo[str, Rule] = Memo(lambda name: header_rule(name, self))
         self._plans = Shapes(lambda keys: Plan(keys, self._rules))
         self._header_plans = Shapes(lambda names: Plan(names, self._header_rules))
-        self._text = text_cleaner(_NO_SECRETS, self.query, self.terms, self.denies)
+        self._text = text_cleaner(_NO_SECRETS, self.query, self.terms, self._told)
         # For the program's own and what the application chose: no values by key.
         self._chosen = text_cleaner(_NO_SECRETS, self.query, self.terms)
 
@@ -129,7 +129,12 @@ class Policy(Collection):
             return all_filtered
         if not found:
             return self._chosen if chosen else self._text
-        return text_cleaner(found, self.query, self.terms, None if chosen else self.denies)
+        return text_cleaner(found, self.query, self.terms, str if chosen else self._told)
+
+    def _told(self, text: str) -> str:
+        """A message without what is denied in it by key, and without values of statements."""
+        text = self.hide(text)
+        return text if self.database_query_data else without_values(text)
 
     def _take_out(self, notes: _Notes, secrets: frozenset[str]) -> None:
         """Take *secrets* out of what keys without a row hold, and of messages of exceptions. Names,

@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from typing import Any, Final
 
 from otel_sentry_asgi._patterns import later
+from otel_sentry_asgi._policy._rules import FILTERED
 
 # A comment in a comment: some dialects nest them, so the rest is dropped.
 _COMMENT: Final = r"--[^\n]*|/\*[^*/]*(?:(?:\*(?!/)|/(?!\*))[^*/]*)*\*/|/\*.*"
@@ -262,6 +263,44 @@ def _replacer(
             before = word
 
     return replace
+
+
+# What databases and SQLAlchemy put into messages: statements, parameters, rows. Each runs to the
+# end of what it is, or to that of the line or the text.
+_SAID: Final = later(
+    r"(?P<sql>\[SQL: )(?P<statement>.*?)(?=\]\n[\[(]|\]?\Z)"
+    r"|(?P<parameters>\[parameters: ).*?(?=\]\n\(|\]?\Z)"
+    r"|(?P<key>\bkey \([^)\n]{1,256}\)=\()[^\n]*?(?=\) (?:already|is not|is still|conflicts)|\n|\Z)"
+    r"|(?P<row>failing row contains \()[^\n]*?(?=\)\.?(?:\n|\Z)|\n|\Z)"
+    r"|(?P<entry>duplicate entry ')[^\n]*?(?=' for key|\n|\Z)"
+    r"|(?P<value>duplicate key value is \()[^\n]*?(?=\)\.|\n|\Z)"
+    r"|(?P<input>invalid input (?:syntax|value) for [^:\n]{1,128}: \")[^\n\"]*"
+    r"|(?P<line>\nLINE [0-9]{1,9}: )(?P<shown>[^\n]*)",
+    re.DOTALL | re.IGNORECASE,
+)
+_MAY_SAY: Final = (
+    "[SQL: ",
+    "[parameters: ",
+    ")=(",
+    "ailing row",
+    "uplicate ",
+    "nvalid input",
+    "\nLINE ",
+)
+
+
+def without_values(text: str) -> str:
+    """A message without the literals and values that a database or its driver put into it."""
+    if not any(sign in text for sign in _MAY_SAY):
+        return text
+    return _SAID.sub(_without_values, text)
+
+
+def _without_values(match: re.Match[str]) -> str:
+    statement = match["statement"] if match["sql"] else match["shown"]
+    if statement is not None:
+        return (match["sql"] or match["line"]) + without_literals(statement)
+    return f"{match[match.lastgroup or 0]}{FILTERED}"
 
 
 def _command_word(statement: str) -> str:

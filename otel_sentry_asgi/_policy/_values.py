@@ -14,7 +14,6 @@ from urllib.parse import unquote, unquote_plus
 
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._patterns import later
-from otel_sentry_asgi._policy._pairs import hide_pairs, hide_tokens
 from otel_sentry_asgi._policy._rules import (
     FILTERED,
     INSENSITIVE,
@@ -212,10 +211,10 @@ def text_cleaner(
     secrets: Iterable[str],
     query: KeyValueRule,
     terms: tuple[str, ...],
-    denies: Callable[[str], bool] | None = None,
+    hide: Callable[[str], str] = str,
 ) -> Callable[[str], str]:
-    """What takes *secrets*, credentials of URLs and forbidden query parameters out of a text; so
-    the values of keys that *denies* says so of.
+    """What takes *secrets*, credentials of URLs and forbidden query parameters out of a text, and
+    what *hide* does.
 
     URLs first: without a secret that is part of one, `https` say, it would be none any more. But a
     whole query that is a secret would be cut in pieces.
@@ -233,9 +232,7 @@ def text_cleaner(
         return pattern.sub(FILTERED, text)
 
     def clean(text: str) -> str:
-        if denies is not None:
-            text = hide_tokens(hide_pairs(text, denies))
-        text = clean_path_parameters(hide_credentials(text), query, terms)
+        text = clean_path_parameters(hide_credentials(hide(text)), query, terms)
         if ("?" in text or "#" in text) and ("=" in text or "://" in text):
             plain = _QUERY.sub(clean_match, text)
             if any(one in text and one not in plain for one in queries):

@@ -199,7 +199,7 @@ def test_a_clean_text_is_clean_and_has_no_secret(
     text: str, secrets: frozenset[str], rule: KeyValueRule
 ) -> None:
     secrets = frozenset(secret for secret in secrets if secret not in "[Filtered]")
-    clean = text_cleaner(secrets, rule, (), PRIVATE.denies)
+    clean = text_cleaner(secrets, rule, (), PRIVATE._told)
     once = clean(" ".join([text, *secrets]))
     assert clean(once) == once
     assert not any(secret in once for secret in secrets)
