@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from opentelemetry.trace import SpanContext
@@ -128,8 +130,14 @@ class Events:
             policy = self._policy()
             sentry.add_threads(event)
             sentry.mark_in_app(event)
+            exchange = current_exchange.get()
+            if not is_last and exchange is not None:
+                _add_request(event, exchange.request())
             clean = policy.clean_error(event, current_secrets(policy))
-            return self._shown(clean) if is_last else event
+            if is_last:
+                return self._shown(clean)
+            hint[_OFFERED] = _keys(event.get("request"))
+            return event
         self._stats.add("lost.internal_sdk_error")
         return None
 
@@ -163,9 +171,7 @@ class Events:
                 if REMARKS not in hint:
                     sentry.annotate(event)
                 return event
-            request = exchange.request()
-            if request is not None:
-                event["request"] = {**(event.get("request") or {}), **request}
+            _add_request(event, exchange.request(), hint.get(_OFFERED) or {})
             _name(event, exchange)
             with contained("breadcrumbs"):
                 crumbs = to_breadcrumbs(exchange.trail or (), event, policy)
@@ -231,6 +237,36 @@ _OF_BRIDGE = frozenset(
         *("cloud_resource", "container", "kubernetes"),
     }
 )
+
+
+_OFFERED = "otel_sentry_asgi.offered"
+"""In a hint: what of the request the processors of the application's scopes have been shown."""
+
+
+def _keys(request: Any) -> dict[str, frozenset[str]]:
+    """The parts of a request, with the keys of those that have such."""
+    return {
+        part: frozenset(value) if isinstance(value, dict) else frozenset()
+        for part, value in (request or {}).items()
+    }
+
+
+def _add_request(
+    event: Any, request: Data | None, offered: Mapping[str, frozenset[str]] = MappingProxyType({})
+) -> None:
+    """Put our request in place of what others have, but for what they were *offered* and have taken
+    out: a part, or a key of one."""
+    if request is None:
+        return
+    given = event.get("request") or {}
+    kept = {part: value for part, value in request.items() if part in given or part not in offered}
+    for part, keys in offered.items():
+        left = given.get(part)
+        if isinstance(left, dict) and isinstance(kept.get(part), dict):
+            removed = keys.difference(left)
+            if removed:
+                kept[part] = {key: kept[part][key] for key in kept[part] if key not in removed}
+    event["request"] = {**given, **kept}
 
 
 def _add_contexts(event: Any, contexts: dict[str, Data]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -530,6 +531,33 @@ def test_an_event_that_cannot_be_cleaned_is_not_sent(
     assert [where for where, _ in failures] == ["event processor"]
     failures.clear()
     assert otel_sentry_asgi.stats()["lost.internal_sdk_error"] == 1
+
+
+def test_what_a_processor_takes_out_of_the_request_stays_out(init: Init, run: Run) -> None:
+    """Also of one header; what it sees is the whole request, cleaned."""
+    seen: list[Any] = []
+
+    def private(event: Any, hint: Any) -> Any:
+        if not event.get("type"):
+            seen.append(deepcopy(event["request"]))
+            del event["request"]["query_string"], event["request"]["headers"]["x-tenant"]
+        return event
+
+    init()
+    headers = {"x-tenant": "acme", "x-api-key": "x"}
+    with sentry_sdk.isolation_scope() as scope:
+        scope.add_event_processor(private)
+        with run("contrib_plain") as (url, service):
+            assert httpx.get(f"{url}/boom?page=2", headers=headers).status_code == 500
+
+    assert seen[0]["query_string"] == "page=2"
+    assert seen[0]["headers"]["x-tenant"] == "acme"
+    assert seen[0]["headers"]["x-api-key"] == "[Filtered]"
+    request = service.error()["request"]
+    assert "query_string" not in request
+    assert "x-tenant" not in request["headers"]
+    assert request["url"] == f"{url}/boom"
+    assert request["headers"]["x-api-key"] == "[Filtered]"
 
 
 PRIVATE = {
