@@ -2,8 +2,8 @@
 away.
 
 The instrumentor is the only thing in the package that wraps anything: OTel's ASGI middlewares and
-FastAPI's own telemetry, so that applications need no edit, and sentry-sdk's own ASGI layer, in
-whose place ours runs. It does so with wrapt, through OTel's `BaseInstrumentor`.
+FastAPI's own telemetry, so that applications need no edit, and sentry-sdk's own ASGI and WSGI
+layers, in whose place ours runs. It does so with wrapt, through OTel's `BaseInstrumentor`.
 
 `opentelemetry-instrument` and OTel's configuration file know it as `sentry_asgi`. There nobody has
 set up anything yet, so it also makes a Sentry client from the environment, and, where the first
@@ -34,6 +34,7 @@ from otel_sentry_asgi._environment import init_sentry
 from otel_sentry_asgi._guard import contained
 from otel_sentry_asgi._metrics import observe
 from otel_sentry_asgi._provider import can_take, remove
+from otel_sentry_asgi._scope import current_exchange
 from otel_sentry_asgi._settings import Settings, SettingsError, check_names
 from otel_sentry_asgi._traffic import otlp_endpoints
 from otel_sentry_asgi.export import Exporter
@@ -282,7 +283,7 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             )
         else:
             self._wrap(sdk, "_run_app", self._in_place_of_sdk)
-
+        self._wrap(sentry.sdk_wsgi_middleware(), "__call__", _without_wsgi_layer)
         for transport, method in sentry.sdk_uploads():
             self._wrap(transport, method, _without_spans)
 
@@ -322,6 +323,17 @@ class SentryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if bridge is None:
             return app(scope, receive, send)
         return run(bridge, app, scope, receive, send)
+
+
+def _without_wsgi_layer(
+    wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """sentry-sdk's own layer of a WSGI application that is part of a request of ours (a mounted
+    Flask) is left out, too."""
+    exchange = current_exchange.get()
+    if exchange is None or not exchange.is_request or exchange.finished:
+        return wrapped(*args, **kwargs)
+    return instance.app(*args, **kwargs)
 
 
 def _without_spans(

@@ -505,6 +505,13 @@ def sdk_asgi_middleware() -> type | None:
     return SentryAsgiMiddleware if hasattr(SentryAsgiMiddleware, "_run_app") else None
 
 
+def sdk_wsgi_middleware() -> type:
+    """sentry-sdk's own WSGI middleware, which its integrations put around what they know."""
+    from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
+
+    return SentryWsgiMiddleware
+
+
 def sdk_uploads() -> list[tuple[type, str]]:
     """The methods of sentry-sdk's that make an upload, as class and name, where 2.x has them."""
     from sentry_sdk import spotlight, transport

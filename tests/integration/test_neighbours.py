@@ -153,6 +153,50 @@ report(names=names(), spans=[s["description"] for s in payloads("transaction")[0
     assert "own" not in facts["spans"]
 
 
+def test_sentrys_own_wsgi_layer_steps_aside_within_a_request() -> None:
+    """As around a Flask application that is mounted. Outside of requests it is as it was."""
+    facts = scenario(
+        BEGIN
+        + """
+from asgiref.wsgi import WsgiToAsgi
+from flask import Flask
+from sentry_sdk.integrations.flask import FlaskIntegration
+from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
+init(integrations=[FlaskIntegration()], release="shop@1")
+trace.set_tracer_provider(TracerProvider())
+otel_sentry_asgi.instrument()
+flask = Flask("shop")
+@flask.get("/ok")
+def ok():
+    sentry_sdk.set_tag("shop", "north")
+    return "ok"
+@flask.get("/boom")
+def boom():
+    raise ValueError("boom")
+def bare(environ, start_response):
+    raise ValueError("bare")
+get(OpenTelemetryMiddleware(WsgiToAsgi(flask)), "/ok", "/boom")
+get(OpenTelemetryMiddleware(WsgiToAsgi(SentryWsgiMiddleware(bare))), "/bare")
+inside, tags = names(), payloads("transaction")[0].get("tags")
+flask.test_client().get("/ok")
+otel_sentry_asgi.uninstrument()
+handled = [one["exception"]["values"][-1]["mechanism"]["handled"] for one in payloads("event")]
+sessions = [one for item in payloads("sessions") for one in item["aggregates"]]
+report(inside=inside, tags=tags, after=len(payloads("transaction")), handled=handled,
+       crashed=sum(one.get("crashed", 0) for one in sessions),
+       exited=sum(one.get("exited", 0) for one in sessions),
+       wrapped=type(vars(SentryWsgiMiddleware)["__call__"]).__name__)
+"""
+    )
+
+    assert facts["inside"] == ["GET /ok", "GET /boom", "GET /bare"]
+    assert facts["tags"] == {"shop": "north"}
+    assert facts["after"] == 4
+    assert facts["handled"] == [False, False]
+    assert (facts["exited"], facts["crashed"]) == (2, 2)
+    assert facts["wrapped"] == "function"
+
+
 @pytest.mark.parametrize("exporter", [True, False])
 def test_otlp_integration_and_ours_both_send_and_the_doctor_says_so(exporter: bool) -> None:
     facts = scenario(
