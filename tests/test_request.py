@@ -4,6 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Host, Mount
 
 from otel_sentry_asgi._scope import Exchange
 from otel_sentry_asgi._translate.request import (
@@ -225,6 +227,13 @@ def test_the_root_path_of_the_deployment_is_part_of_the_route() -> None:
     assert route_in(starlette("/items/{id}", root_path="/proxy/")) == "/proxy/items/{id}"
     assert root_path_in({"root_path": "/proxy/"}) == "/proxy"
     assert root_path_in({"root_path": None}) == root_path_in({}) == ""
+
+
+def test_where_a_mount_is_all_that_matched_its_prefix_is_there_once() -> None:
+    app = Starlette()
+    scope = http(root_path="/shops/7/raw", path_params={"shop": 7})
+    assert route_in({**scope, "route": Mount("/raw", app)}) == "/shops/{shop}/raw/{path}"
+    assert route_in(http(route=Host("{shop}.example", app))) is None
 
 
 def test_a_mount_that_is_called_like_a_parameter_of_the_route_stays() -> None:

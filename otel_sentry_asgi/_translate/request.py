@@ -144,11 +144,23 @@ def route_in(scope: Mapping[str, Any]) -> str | None:
     template = (
         getattr(effective, "path_format", None)
         or scope.get("path_template")
-        or getattr(scope.get("route"), "path_format", None)
+        or _matched(scope.get("route"))
     )
     if not template or not isinstance(template, str):
         return None
     return whole_route(scope, template)
+
+
+def _matched(route: object) -> object:
+    """The template of the route that Starlette has matched. Of a mount only what lies below it: the
+    rest is in `root_path` already. A host has none of a path."""
+    template: object = getattr(route, "path_format", None)
+    if not hasattr(route, "routes"):
+        return template
+    return _BELOW_MOUNT if str(template).endswith(_BELOW_MOUNT) else None
+
+
+_BELOW_MOUNT: Final = "/{path}"
 
 
 def whole_route(scope: Mapping[str, Any], template: str) -> str:

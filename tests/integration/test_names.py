@@ -98,6 +98,7 @@ def starlette() -> Starlette:
         Mount("/sub", routes=[Route("/items/{item}", view)]),
         Mount("/orgs/{org}", routes=[Mount("/sub", routes=[Route("/items/{item:int}", view)])]),
         Route("/files/{path:path}", view),
+        Mount("/of/{org:int}", routes=[Mount("/raw", PlainTextResponse("x"))]),
     ]
     return Starlette(routes=routes)
 
@@ -115,6 +116,7 @@ STARLETTE = [
     ("/sub/items/5", "/sub/items/{item}"),
     ("/orgs/acme/sub/items/5", "/orgs/{org}/sub/items/{item}"),
     ("/files/a/b", "/files/{path}"),
+    ("/of/7/raw/x/5", "/of/{org}/raw/{path}"),
 ]
 CASES = [
     *((fastapi, FastAPIInstrumentor, *case) for case in FASTAPI),
