@@ -123,7 +123,7 @@ def name_in(exchange: Exchange | None, trace_id: int, policy: Policy) -> str | N
     if name is None:
         scope = exchange.asgi_scope or {}
         facts = RequestFacts(
-            route=route_in(scope),
+            route=route_in(scope) or sentry_scopes.route_by_integration(exchange.current_scope),
             path=path_in(scope) or None,
             root_path=root_path_in(scope),
             websocket=scope.get("type") == "websocket",

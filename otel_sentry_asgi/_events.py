@@ -32,7 +32,7 @@ from otel_sentry_asgi._stats import Stats
 from otel_sentry_asgi._translate.op import to_op
 from otel_sentry_asgi._translate.reading import Reading
 from otel_sentry_asgi._translate.resource import facts_of
-from otel_sentry_asgi._translate.segment import transaction_name
+from otel_sentry_asgi._translate.segment import RequestFacts, transaction_name
 from otel_sentry_asgi.export import REMARKS
 from otel_sentry_asgi.sampling import Decisions
 
@@ -299,16 +299,17 @@ def _name(event: Any, exchange: Exchange) -> None:
     if by_hand is not None:
         event["transaction"] = by_hand
         return
+    facts = sentry_scopes.facts_of(exchange)
     if exchange.root is not None:
-        name, source = transaction_name(exchange.root, facts=exchange.facts())
+        name, source = transaction_name(exchange.root, facts=facts)
     else:
-        name, source = _name_of_request(exchange)
+        name, source = _name_of_request(exchange, facts)
     event["transaction"], event["transaction_info"] = name, {"source": source}
 
 
-def _name_of_request(exchange: Exchange) -> tuple[str, str]:
+def _name_of_request(exchange: Exchange, facts: RequestFacts) -> tuple[str, str]:
     """The name of a request that OTel does not sample, as its transaction would have had it."""
-    facts, request = exchange.facts(), exchange.request() or {}
+    request = exchange.request() or {}
     method = "" if facts.websocket else f"{request.get('method', 'HTTP')} "
     if facts.route:
         return f"{method}{facts.route}", "route"

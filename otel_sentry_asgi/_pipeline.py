@@ -316,7 +316,7 @@ class Pipeline:
     def _send_on(self, segment: Segment, decision: Decision) -> None:
         """Translate, clean and export it, unless it is noise."""
         exchange, asked = segment.exchange, self._ask()
-        facts = NO_REQUEST if exchange is None else exchange.facts()
+        facts = NO_REQUEST if exchange is None else sentry_scopes.facts_of(exchange)
         root = segment.root if segment.since is None else shortened(segment.root, segment.since)
         reading = read(root, facts, late=segment.late)
         subject = _subject(segment)

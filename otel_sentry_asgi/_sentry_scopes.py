@@ -30,6 +30,7 @@ from otel_sentry_asgi._ids import span_hex, trace_hex
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._scope import Exchange, reset
 from otel_sentry_asgi._sessions import Key
+from otel_sentry_asgi._translate.segment import RequestFacts
 from otel_sentry_asgi.sentry import global_client
 
 try:
@@ -301,6 +302,23 @@ def name_set_by_hand(current_scope: Any) -> str | None:
     source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
     is_by_hand = source is None or (type(source) is str and source == "custom")
     return name if isinstance(name, str) and name and is_by_hand else None
+
+
+def route_by_integration(current_scope: Any) -> str | None:
+    """The template that one of sentry-sdk's integrations has put on a request's scope: Django's
+    stands nowhere else."""
+    name = getattr(current_scope, "_transaction", None)
+    source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
+    is_route = type(source) is str and source == "route"
+    return name if is_route and isinstance(name, str) and name.startswith("/") else None
+
+
+def facts_of(exchange: Exchange) -> RequestFacts:
+    """What a transaction takes from the request, with the route from wherever it is known."""
+    facts = exchange.facts()
+    if facts.route is not None or not exchange.is_request:
+        return facts
+    return facts._replace(route=route_by_integration(exchange.current_scope))
 
 
 def mark_crashed(isolation_scope: Any) -> None:

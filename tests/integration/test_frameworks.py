@@ -31,10 +31,15 @@ def test_an_exception_that_the_framework_swallows(
 
     errors = [item.body for item in kent.errors()]
     transactions = [item.body for item in kent.transactions()]
-    if framework == "quart":
-        name, source = "GET /boom/<int:number>", {"source": "route"}
+    routes = {"quart": "/boom/<int:number>"}
+    if integrations == "on":
+        routes["django"] = "/boom/{number}"
+    if framework in routes:
+        name, source = f"GET {routes[framework]}", {"source": "route"}
         for event in (errors[0], transactions[0]):
             assert (event["transaction"], event["transaction_info"]) == (name, source)
+        for item in (kent.errors()[0], kent.transactions()[0]):
+            assert item.envelope["trace"]["transaction"] == name
     assert [title(error) for error in errors] == ["ValueError: in the view"] * len(views)
     for view, error, transaction in zip(views, errors, transactions, strict=False):
         value = error["exception"]["values"][-1]
