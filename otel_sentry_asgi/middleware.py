@@ -137,8 +137,8 @@ class _Request:
                 self._locate(exchange)
                 mechanism = _MECHANISMS[self._scope["type"]]
                 self._bridge.issues.crashed(error, exchange, mechanism)
-        elif self._responding:
-            exchange.cancelled = True  # The application gave up in the middle of a response.
+        elif self._responding or (exchange.status_code is None and self._scope["type"] == "http"):
+            exchange.cancelled = True  # It gave up before a response, or in the middle of one.
         elif self._opening and exchange.status_code is None:
             exchange.status_code = 500  # So servers answer for an application that does not.
         exchange.finished = True

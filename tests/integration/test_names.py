@@ -288,6 +288,10 @@ async def refused(scope: Any, receive: Any, send: Any) -> None:
     raise ClientDisconnect
 
 
+async def unanswered(scope: Any, receive: Any, send: Any) -> None:
+    """As Django does when the client leaves while a view is at work."""
+
+
 async def whole(scope: Any, receive: Any, send: Any) -> None:
     await send(begin())
     await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -307,6 +311,7 @@ async def events(scope: Any, receive: Any, send: Any) -> None:
         (given_up_in_a_copy, None, "http.server", "cancelled"),
         (cancelled, 0, "http.server", "cancelled"),
         (refused, None, "http.server", "cancelled"),
+        (unanswered, None, "http.server", "cancelled"),
         (whole, None, "http.server", "ok"),
         (file, None, "http.server", "ok"),
         (copied, None, "http.server", "ok"),
