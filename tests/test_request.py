@@ -231,9 +231,16 @@ def test_the_root_path_of_the_deployment_is_part_of_the_route() -> None:
 
 def test_where_a_mount_is_all_that_matched_its_prefix_is_there_once() -> None:
     app = Starlette()
-    scope = http(root_path="/shops/7/raw", path_params={"shop": 7})
+    scope = http(root_path="/shops/7/raw", app_root_path="", path_params={"shop": 7})
     assert route_in({**scope, "route": Mount("/raw", app)}) == "/shops/{shop}/raw/{path}"
     assert route_in(http(route=Host("{shop}.example", app))) is None
+
+
+@pytest.mark.parametrize("root_path", ["", "/shop", "/shop/"])
+def test_a_mount_of_everything_is_no_template(root_path: str) -> None:
+    """All requests would be called the same (Connexion)."""
+    scope = http(root_path=root_path, app_root_path=root_path, route=Mount("/", Starlette()))
+    assert route_in(scope) is None
 
 
 def test_a_mount_that_is_called_like_a_parameter_of_the_route_stays() -> None:

@@ -144,20 +144,24 @@ def route_in(scope: Mapping[str, Any]) -> str | None:
     template = (
         getattr(effective, "path_format", None)
         or scope.get("path_template")
-        or _matched(scope.get("route"))
+        or _matched(scope)
     )
     if not template or not isinstance(template, str):
         return None
     return whole_route(scope, template)
 
 
-def _matched(route: object) -> object:
+def _matched(scope: Mapping[str, Any]) -> object:
     """The template of the route that Starlette has matched. Of a mount only what lies below it: the
-    rest is in `root_path` already. A host has none of a path."""
+    rest is in `root_path` already. A mount of everything says nothing, and a host has none of a
+    path."""
+    route = scope.get("route")
     template: object = getattr(route, "path_format", None)
     if not hasattr(route, "routes"):
         return template
-    return _BELOW_MOUNT if str(template).endswith(_BELOW_MOUNT) else None
+    is_mount = str(template).endswith(_BELOW_MOUNT)
+    prefix = str(scope.get("root_path") or "").rstrip("/")
+    return _BELOW_MOUNT if is_mount and prefix != root_path_in(scope) else None
 
 
 _BELOW_MOUNT: Final = "/{path}"
