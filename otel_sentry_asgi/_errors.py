@@ -17,7 +17,12 @@ _CANCELLATIONS: Final = frozenset(
 )
 _ANSWERS: Final = frozenset({("falcon", "HTTPError"), ("falcon", "HTTPStatus")})
 _DENIALS: Final = {("django", "Http404"): 404, ("django", "PermissionDenied"): 403}
-_FRAMEWORK_LOGGERS: Final = frozenset({"django.request", "falcon", "litestar"})
+_FRAMEWORK_LOGGERS: Final = frozenset(
+    {
+        *("django.request", "falcon", "litestar", "blacksheep.server"),
+        "connexion.middleware.exceptions",
+    }
+)
 _TELEMETRY: Final = frozenset({"opentelemetry", "otel_sentry_asgi"})
 
 
@@ -108,7 +113,7 @@ def application_error(error: BaseException) -> BaseException:
 
 def is_framework_log(record: logging.LogRecord) -> bool:
     """Whether a framework tells by it of a view's exception that it answers with 500 and lets go
-    no further: Django, Falcon, Litestar, Quart."""
+    no further: Django, Falcon, Litestar, Quart, BlackSheep, Connexion."""
     return record.name in _FRAMEWORK_LOGGERS or (
         record.funcName == "log_exception"
         and record.msg.__class__ is str

@@ -156,6 +156,8 @@ def record(name: str, function: str = "work", message: Any = "text") -> logging.
         (record("django.request"), True),
         (record("litestar"), True),
         (record("falcon"), True),
+        (record("blacksheep.server"), True),
+        (record("connexion.middleware.exceptions"), True),
         (record("shop", "log_exception", "Exception on request GET /"), True),
         (record("shop", "log_exception", "other"), False),
         (record("shop", "log_exception", ValueError("Exception on ")), False),

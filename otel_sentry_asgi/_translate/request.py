@@ -142,9 +142,7 @@ def route_in(scope: Mapping[str, Any]) -> str | None:
     of_fastapi = scope.get("fastapi")
     effective = of_fastapi.get("effective_route_context") if of_fastapi else None
     template = (
-        getattr(effective, "path_format", None)
-        or scope.get("path_template")
-        or _matched(scope)
+        getattr(effective, "path_format", None) or scope.get("path_template") or _matched(scope)
     )
     if not template or not isinstance(template, str):
         return None
