@@ -14,6 +14,7 @@ from otel_sentry_asgi import sentry
 from otel_sentry_asgi._breadcrumbs import to_breadcrumbs
 from otel_sentry_asgi._deciding import context_of
 from otel_sentry_asgi._errors import (
+    is_error,
     is_framework_log,
     is_own_noise,
     is_server_text,
@@ -77,6 +78,9 @@ class Events:
             record = hint.get("log_record")
             by_framework = record is not None and is_framework_log(record)
             by_integration = _is_by_integration(event)
+            if by_integration and error is not None and not is_error(error):
+                sentry.forget_last_error()
+                return None
             status = None  # Of an answer that the application did not capture itself.
             if error is not None and (by_framework or by_integration):
                 status = response_status(error)

@@ -14,6 +14,8 @@ import httpx
 import pytest
 import sentry_sdk
 from fastapi import FastAPI
+from litestar import Litestar, websocket
+from litestar import WebSocket as OfLitestar
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
 from sentry_sdk.integrations.fastapi import FastApiIntegration
@@ -239,19 +241,32 @@ def test_what_is_no_exception_is_no_error_and_passes(
     assert len(kent.transactions()) == 1
 
 
+async def listening(socket: Any) -> None:
+    await socket.accept()
+    while True:
+        await socket.receive_text()
+
+
+async def listening_in_litestar(socket: OfLitestar[Any, Any, Any]) -> None:
+    await listening(socket)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Starlette(routes=[WebSocketRoute("/listen", listening)]),
+        lambda: Litestar([websocket("/listen")(listening_in_litestar)], logging_config=None),
+    ],
+    ids=["starlette", "litestar"],
+)
 def test_a_client_that_goes_away_is_no_error(
-    init: Init, provider: TracerProvider, kent: Kent
+    build: Callable[[], Any], init: Init, provider: TracerProvider, kent: Kent
 ) -> None:
-    init()
+    """Also where sentry-sdk's integration takes it for one."""
+    init(release="shop@1")
     otel_sentry_asgi.instrument(tracer_provider=provider)
 
-    async def listening(websocket: WebSocket) -> None:
-        await websocket.accept()
-        while True:
-            await websocket.receive_text()
-
-    app: Any = Starlette(routes=[WebSocketRoute("/listen", listening)])
-    app = OpenTelemetryMiddleware(app, tracer_provider=provider)
+    app = OpenTelemetryMiddleware(build(), tracer_provider=provider)
     with serve(app) as url, connect(url.replace("http", "ws") + "/listen") as socket:
         socket.send("hello")
     provider.force_flush()
@@ -259,6 +274,7 @@ def test_a_client_that_goes_away_is_no_error(
 
     assert kent.errors() == []
     assert len(kent.transactions()) == 1
+    assert kent.session_counts() == {"exited": 1}
 
 
 @pytest.mark.parametrize("instrumented", [False, True])
