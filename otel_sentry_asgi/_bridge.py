@@ -251,6 +251,10 @@ class Bridge:
         """Send what has ended and leave nothing behind."""
         atexit.unregister(self._exit)
         self.profiles.stop_all()
+        with contained("units of work"):
+            for unit in list(self._units.values()):  # Nobody sees them end any more.
+                self.issues.finished(unit)
+            self._units.clear()
         self.close()
         with contained("exporter"):
             self._exporter.shutdown()

@@ -372,3 +372,17 @@ def test_what_units_of_work_in_one_context_raise_is_an_issue_of_each(service: Se
         with suppress(ShopError), service.tracer.start_as_current_span("job"):
             raise error
     assert service.errors == [("closed", False)] * 3
+
+
+def test_a_unit_of_work_that_outlives_uninstrument_is_over() -> None:
+    """What begins in its context later is work of its own, with issues of its own."""
+    error = ShopError("closed")
+    open_span = Service().tracer.start_span("open")
+    otel_sentry_asgi.uninstrument()
+    open_span.end()
+    service = Service()
+    for _ in range(2):
+        with suppress(ShopError), service.tracer.start_as_current_span("job"):
+            raise error
+    otel_sentry_asgi.uninstrument()
+    assert service.errors == [("closed", False)] * 2
