@@ -24,10 +24,16 @@ _NAMES: Final = later(
 
 _STRING: Final = later(
     r"b?(?:\"[^\"\\]*(?:\\.[^\"\\]*)*(?:\"|\\?\Z)|'[^'\\]*(?:\\.[^'\\]*)*(?:'|\\?\Z))"
-    r"|\\{1,3}(?:\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z))",
+    r"|(?P<level>\\{1,3})(?:"
+    r"\"(?:[^\"\\]+|\\+(?![\"\\])|(?P=level)\\+\")*(?:\\*\"|\\*\Z)"
+    r"|'(?:[^'\\]+|\\+(?!['\\])|(?P=level)\\+')*(?:\\*'|\\*\Z))",
     re.DOTALL,
 )
-_BARE: Final = later(r"[^\s,;}\])\"']+")
+"""What is quoted; where the quotes are escaped, up to one that is no more so."""
+_BARE: Final = later(r"(?![A-Za-z]+ [A-Za-z])(?:<(?:[^<>]|<[^<>]*>)*>?|[^\s,;}\])\"'(]+)")
+"""A number, a word or an object, but no sentence (`'password': Field required`)."""
+_OBJECT: Final = later(r"[A-Z]\w*(?=\(b?['\"])|<[A-Z]\w*: [^<>]*>?")
+"""As an argument in what Python prints: `UUID('...')`, `<Token: ...>`."""
 _BRACKETS: Final = later(
     r"\"[^\"\\]*(?:\\.[^\"\\]*)*\"?|'[^'\\]*(?:\\.[^'\\]*)*'?|(?P<open>[\[{(])|[\]})]", re.DOTALL
 )
@@ -58,9 +64,16 @@ _UNQUOTED: Final = {
 }
 _WORD: Final = _up_to(r";\s")
 _BEHIND: Final = ",)]}>."
+_CLOSED: Final = (")", "]", "")
+_OPENING: Final = ("(", "[", "{")
+_PLACEHOLDER: Final = later(r"\?|%s|%\(\w+\)s|\$\d{1,3}|:\w+|\*+")
+"""In place of a value, in statements and where somebody has hidden it."""
 
-# A pair whose name has two letters and a quoted value, or ends as those of `_PASSWORD` do.
-_ASSIGNED: Final = later(r"=(?:(?<=[dDeEtTyYnN]=)|(?<=\w =)|(?<=\w\w=)b?['\"])")
+# A pair whose name has two letters and whose value is quoted or an object, or that ends as those of
+# `_PASSWORD` do.
+_ASSIGNED: Final = later(
+    r"=(?:(?<=[dDeEtTyYnN]=)|(?<=\w =)|(?<=\w\w=)(?:b?['\"]|[A-Z]\w*\(|<[A-Z]))"
+)
 
 
 def may_hold_pairs(text: str) -> bool:
@@ -80,7 +93,7 @@ _TOKENS: Final = later(
     r"|((?i:\bauthorization: ?(?:basic|bearer|token|digest|negotiate|apikey|aws4-hmac-sha256)) +)"
     r"[^\r\n'\"]+"
     r"|((?i:\b(?:set-)?cookie: ?))[^\s=;,'\"]{1,64}=[^\r\n'\"]*"
-    r"|\beyJ[\w-]{8,}\.[\w.-]+"
+    r"|(?<![\w-])eyJ[\w-]{8,}\.[\w.-]+"
 )
 
 
@@ -123,22 +136,28 @@ def _denied(
     key, at = pair[pair.lastgroup or 0], pair.end()
     string = _STRING.match(text, at)
     if string is not None:
+        if pair.lastgroup == "first" and text[string.end() : string.end() + 1] not in _CLOSED:
+            return None  # A list of names.
         quote = string[0].lstrip("b")
         quote = quote[: len(quote) - len(quote.lstrip("\\")) + 1]
         return (f"{quote}{FILTERED}{quote}", string.end()) if denies(key) else None
     if pair.lastgroup == "name":
+        made = _OBJECT.match(text, at)
+        if made is not None:
+            return (FILTERED, _end_of(text, made.end())) if denies(key) else None
         return _unquoted(text, pair) if _PASSWORD.search(key) else None
     if not denies(key):
         return None
-    if text.startswith(("[", "{", "("), at):
-        end = _end_of(text, at)
-    else:
+    end = at
+    if not text.startswith(_OPENING, at):
         bare = _BARE.match(text, at)
         if bare is None or bare[0] in _HARMLESS:
             return None
+        if bare[0].isdecimal() and key.endswith("tokens"):
+            return None  # It says how many.
         end = bare.end()
     quote = pair["quote"]
-    return f"{quote}{FILTERED}{quote}", end
+    return f"{quote}{FILTERED}{quote}", _end_of(text, end)
 
 
 def _unquoted(text: str, pair: re.Match[str]) -> tuple[str, int] | None:
@@ -151,11 +170,16 @@ def _unquoted(text: str, pair: re.Match[str]) -> tuple[str, int] | None:
         return FILTERED, value.end()
     # What closes the sentence or the call around it stays.
     bare = value[0].removeprefix(FILTERED)
-    return FILTERED, value.end() - len(bare) + len(bare.rstrip(_BEHIND))
+    plain = bare.rstrip(_BEHIND)
+    if plain in _HARMLESS or _PLACEHOLDER.fullmatch(plain):
+        return None
+    return FILTERED, value.end() - len(bare) + len(plain)
 
 
 def _end_of(text: str, at: int) -> int:
-    """Where what a bracket opens is closed."""
+    """Where what a bracket opens there is closed."""
+    if not text.startswith(_OPENING, at):
+        return at
     depth = 0
     for token in _BRACKETS.finditer(text, at):
         if token["open"]:
