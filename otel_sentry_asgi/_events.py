@@ -27,6 +27,7 @@ from otel_sentry_asgi._ledger import Ledger
 from otel_sentry_asgi._logs import log_breadcrumbs
 from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._policy import Clean, Policy
+from otel_sentry_asgi._policy._values import clean_strings
 from otel_sentry_asgi._scope import Exchange, current_exchange, current_secrets
 from otel_sentry_asgi._settings import Settings
 from otel_sentry_asgi._stats import Stats
@@ -140,7 +141,7 @@ class Events:
             clean = policy.clean_error(event, current_secrets(policy))
             if is_last:
                 return self._shown(clean)
-            hint[_OFFERED] = _keys(event.get("request"))
+            hint[_OFFERED] = clean_strings(event.get("request") or {}, str)  # A copy.
             return event
         self._stats.add("lost.internal_sdk_error")
         return None
@@ -247,30 +248,29 @@ _OFFERED = "otel_sentry_asgi.offered"
 """In a hint: what of the request the processors of the application's scopes have been shown."""
 
 
-def _keys(request: Any) -> dict[str, frozenset[str]]:
-    """The parts of a request, with the keys of those that have such."""
-    return {
-        part: frozenset(value) if isinstance(value, dict) else frozenset()
-        for part, value in (request or {}).items()
-    }
-
-
 def _add_request(
-    event: Any, request: Data | None, offered: Mapping[str, frozenset[str]] = MappingProxyType({})
+    event: Any, request: Data | None, offered: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
     """Put our request in place of what others have, but for what they were *offered* and have taken
-    out: a part, or a key of one."""
+    out or written over."""
     if request is None:
         return
     given = event.get("request") or {}
-    kept = {part: value for part, value in request.items() if part in given or part not in offered}
-    for part, keys in offered.items():
-        left = given.get(part)
-        if isinstance(left, dict) and isinstance(kept.get(part), dict):
-            removed = keys.difference(left)
-            if removed:
-                kept[part] = {key: kept[part][key] for key in kept[part] if key not in removed}
-    event["request"] = {**given, **kept}
+    event["request"] = {**given, **_merged(request, given, offered)}
+
+
+def _merged(ours: Data, given: Data, offered: Mapping[str, Any]) -> Data:
+    kept: Data = {}
+    for key, value in ours.items():
+        if key not in offered:
+            kept[key] = value
+        elif key in given:
+            left, seen = given[key], offered[key]
+            if isinstance(value, dict) and isinstance(left, dict) and isinstance(seen, dict):
+                kept[key] = _merged(value, left, seen)
+            else:
+                kept[key] = left if isinstance(left, (str, list)) and left != seen else value
+    return kept
 
 
 def _add_contexts(event: Any, contexts: dict[str, Data]) -> None:

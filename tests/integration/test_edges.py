@@ -550,17 +550,19 @@ def test_an_event_that_cannot_be_cleaned_is_not_sent(
 
 
 def test_what_a_processor_takes_out_of_the_request_stays_out(init: Init, run: Run) -> None:
-    """Also of one header; what it sees is the whole request, cleaned."""
+    """Also of one header, and what it writes over; what it sees is the whole request, cleaned."""
     seen: list[Any] = []
 
     def private(event: Any, hint: Any) -> Any:
         if not event.get("type"):
             seen.append(deepcopy(event["request"]))
             del event["request"]["query_string"], event["request"]["headers"]["x-tenant"]
+            event["request"]["url"] = "http://acme/boom"
+            event["request"]["headers"]["x-customer"] = "***"
         return event
 
     init()
-    headers = {"x-tenant": "acme", "x-api-key": "x"}
+    headers = {"x-tenant": "acme", "x-customer": "bob", "x-api-key": "x"}
     with sentry_sdk.isolation_scope() as scope:
         scope.add_event_processor(private)
         with run("contrib_plain") as (url, service):
@@ -572,7 +574,9 @@ def test_what_a_processor_takes_out_of_the_request_stays_out(init: Init, run: Ru
     request = service.error()["request"]
     assert "query_string" not in request
     assert "x-tenant" not in request["headers"]
-    assert request["url"] == f"{url}/boom"
+    assert request["url"] == "http://acme/boom"
+    assert request["headers"]["x-customer"] == "***"
+    assert request["headers"]["host"] == url.removeprefix("http://")
     assert request["headers"]["x-api-key"] == "[Filtered]"
 
 
