@@ -349,6 +349,26 @@ SAID = [
         "invalid input syntax for type uuid: \"alice\"\nLINE 1: ... a = 'alice'\n  ^",
         'invalid input syntax for type uuid: "[Filtered]"\nLINE 1: ... a = ?\n  ^',
     ),
+    (
+        "invalid input for query argument $1: 'al (ice' ('str' object is no integer)",
+        "invalid input for query argument $1: [Filtered] ('str' object is no integer)",
+    ),
+    (
+        "(1366, \"Incorrect integer value: 'al'ice' for column 'age' at row 1\")",
+        "(1366, \"Incorrect integer value: '[Filtered]' for column 'age' at row 1\")",
+    ),
+    (
+        "(1292, \"Truncated incorrect DOUBLE value: 'alice'\")",
+        "(1292, \"Truncated incorrect DOUBLE value: '[Filtered]'\")",
+    ),
+    (
+        "the right syntax to use near 'al'ice\nAND' at line 1",
+        "the right syntax to use near '[Filtered]' at line 1",
+    ),
+    (
+        "E11000 index: mail_1 dup key: { mail: \"a\" }, full error: {'errmsg': 'a'}",
+        "E11000 index: mail_1 dup key: { [Filtered]",
+    ),
 ]
 
 
@@ -433,6 +453,8 @@ HOSTILE = [
             "Duplicate entry '",
             "Failing row contains (",
         ),
+        *("invalid input for query argument $1: ", "incorrect a value: '", "incorrect a "),
+        *("syntax to use near '", "dup key: {", "' ", " ("),
         *("duplicate key value is (", "LINE 1: '", "invalid input syntax for a: ", "]", ")", "\n"),
     ],
 )

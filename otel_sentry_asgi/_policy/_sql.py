@@ -266,7 +266,7 @@ def _replacer(
 
 
 # What databases and SQLAlchemy put into messages: statements, parameters, rows. Each runs to the
-# end of what it is, or to that of the line or the text.
+# end of what it is, or to that of the line or the text (PyMongo tells the value twice).
 _SAID: Final = later(
     r"(?P<sql>\[SQL: )(?P<statement>.*?)(?=\]\n[\[(]|\]?\Z)"
     r"|(?P<parameters>\[parameters: ).*?(?=\]\n\(|\]?\Z)"
@@ -275,6 +275,10 @@ _SAID: Final = later(
     r"|(?P<entry>duplicate entry ')[^\n]*?(?=' for key|\n|\Z)"
     r"|(?P<value>duplicate key value is \()[^\n]*?(?=\)\.|\n|\Z)"
     r"|(?P<input>invalid input (?:syntax|value) for [^:\n]{1,128}: \")[^\n\"]*"
+    r"|(?P<argument>invalid input for query argument \$[0-9]{1,5}: )(?:[^\n]*(?= \()|[^\n]*)"
+    r"|(?P<wrong>incorrect (?:\w{1,32} ){1,2}value: ')[^\n]*?(?=' for |'\W{0,3}(?:\n|\Z)|\n|\Z)"
+    r"|(?P<near>syntax to use near ').*?(?=' at line|\Z)"
+    r"|(?P<dup>dup key: \{ ?)[^\n]*"
     r"|(?P<line>\nLINE [0-9]{1,9}: )(?P<shown>[^\n]*)",
     re.DOTALL | re.IGNORECASE,
 )
@@ -285,6 +289,9 @@ _MAY_SAY: Final = (
     "ailing row",
     "uplicate ",
     "nvalid input",
+    "ncorrect ",
+    "use near '",
+    "dup key: ",
     "\nLINE ",
 )
 
