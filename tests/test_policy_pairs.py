@@ -85,6 +85,7 @@ LOGIN = {"user": "bob", "password": "hunter2", "n": 5}
             "Illegal header value b'Bearer [Filtered] '",
         ),
         ("-H 'authorization: Basic aHVudGVy' -v", "-H 'authorization: Basic [Filtered]' -v"),
+        ("{'token': Bearer sk-hunter2}", "{'token': Bearer [Filtered]}"),
         ("A: 1\r\nCookie: a=b; c=d\r\nB: 2", "A: 1\r\nCookie: [Filtered]\r\nB: 2"),
         ("bad eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.hunter-2_x!", "bad [Filtered]!"),
     ],

@@ -30,7 +30,7 @@ _STRING: Final = later(
     re.DOTALL,
 )
 """What is quoted; where the quotes are escaped, up to one that is no more so."""
-_BARE: Final = later(r"(?![A-Za-z]+ [A-Za-z])(?:<(?:[^<>]|<[^<>]*>)*>?|[^\s,;}\])\"'(]+)")
+_BARE: Final = later(r"(?![A-Za-z]+ [A-Za-z[])(?:<(?:[^<>]|<[^<>]*>)*>?|[^\s,;}\])\"'(]+)")
 """A number, a word or an object, but no sentence (`'password': Field required`)."""
 _OBJECT: Final = later(r"[A-Z]\w*(?=\(b?['\"])|<[A-Z]\w*: [^<>]*>?")
 """As an argument in what Python prints: `UUID('...')`, `<Token: ...>`."""
