@@ -1,6 +1,7 @@
 """Settings are read once, checked at once, and a mistake names the setting and its value."""
 
 import dataclasses
+import inspect
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -294,9 +295,8 @@ def test_type_checkers_know_each_setting_as_it_is() -> None:
 
 
 def test_type_checkers_know_each_argument_that_the_docstring_names() -> None:
-    described = re.findall(
-        r"^ {8}(\w+): ", (instrument.__doc__ or "").partition("Raises:")[0], re.M
-    )
+    text = inspect.cleandoc(instrument.__doc__ or "").partition("Raises:")[0]
+    described = re.findall(r"^ {4}(\w+): ", text, re.M)
 
     assert sorted(described) == sorted(_NO_SETTINGS)
     assert set(described) == get_type_hints(Arguments).keys() - get_type_hints(Settings).keys()
