@@ -31,7 +31,6 @@ from otel_sentry_asgi._model import Data
 from otel_sentry_asgi._scope import Exchange, reset
 from otel_sentry_asgi._sessions import Key
 from otel_sentry_asgi._translate.segment import RequestFacts
-from otel_sentry_asgi.sentry import global_client
 
 try:
     from sentry_sdk.traces import NoOpStreamedSpan
@@ -212,7 +211,7 @@ def _session(client: Any, isolation_scope: Any) -> RequestSession | None:
     if not wanted or not release:
         return None
     session = RequestSession(str(release), str(given.get("environment") or ""))
-    if client is not global_client():
+    if client is not sentry.global_client():
         session.client = weakref.ref(client)
     return session
 
@@ -226,7 +225,7 @@ def send_sessions(counts: Mapping[Key, Mapping[str, int]]) -> None:
     release and environment."""
     clients: dict[Any, dict[tuple[str, str], list[Data]]] = {}
     for (release, environment, minute, of), how in counts.items():
-        client = global_client() if of is None else of()
+        client = sentry.global_client() if of is None else of()
         aggregate = {"started": format_timestamp(_minute(minute)), **how}
         items = clients.setdefault(client, {})
         items.setdefault((release, environment), []).append(aggregate)
@@ -295,22 +294,27 @@ def name_set_by_hand(current_scope: Any) -> str | None:
 
     Integrations say where their name comes from (`route`, `url`, `component`), `CurrentScope` says
     `custom` of what comes without, and a transaction of sentry-sdk's own leaves its name behind,
-    with its source as sentry-sdk's enumeration has it. sentry-sdk has a setter for the name only,
-    so the attribute behind it is read.
+    with its source as sentry-sdk's enumeration has it.
     """
-    name = getattr(current_scope, "_transaction", None)
-    source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
+    name, source = _named(current_scope)
     is_by_hand = source is None or (type(source) is str and source == "custom")
-    return name if isinstance(name, str) and name and is_by_hand else None
+    return name if name and is_by_hand else None
 
 
 def route_by_integration(current_scope: Any) -> str | None:
     """The template that one of sentry-sdk's integrations has put on a request's scope: Django's
     stands nowhere else."""
+    name, source = _named(current_scope)
+    is_route = type(source) is str and source == "route"
+    return name if is_route and name is not None and name.startswith("/") else None
+
+
+def _named(current_scope: Any) -> tuple[str | None, object]:
+    """The transaction name on a scope, and its source. sentry-sdk has a setter for the name only,
+    so the attributes behind it are read."""
     name = getattr(current_scope, "_transaction", None)
     source = (getattr(current_scope, "_transaction_info", None) or {}).get("source")
-    is_route = type(source) is str and source == "route"
-    return name if is_route and isinstance(name, str) and name.startswith("/") else None
+    return name if isinstance(name, str) else None, source
 
 
 def facts_of(exchange: Exchange) -> RequestFacts:

@@ -63,7 +63,7 @@ def why_inert() -> str | None:
     client = active_client()
     if not client.is_active():
         return "sentry_sdk.init() has not been called"
-    if client.transport is None and not getattr(client, "spotlight", None):
+    if ready_client() is None:
         return f"the Sentry client has {'been closed' if client.dsn else 'no DSN'}"
     return None
 
